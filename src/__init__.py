@@ -1,0 +1,1 @@
+"""Helpers behind Face_Recognition_Project.ipynb, one module per stage."""

@@ -1,0 +1,15 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of real photos and packs; tests that need it skip where FACE_TEST_DATA is not set."""
+    place = os.environ.get("FACE_TEST_DATA")
+    if not place:
+        pytest.skip("FACE_TEST_DATA is not set: real photos are not at hand")
+    return Path(place)
