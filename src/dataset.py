@@ -1,0 +1,291 @@
+"""The photos as they lie on disk: what is in the folder, how a file is decoded, how the study's archive is fetched.
+
+The folder is only ever read. `find` lists it, `read_rgb` is the one decoder of the project, `fetch` brings an archive or a
+folder into `dataset/images`.
+"""
+
+import io
+import os
+import re
+import stat
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import simplejpeg
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+MAXIMUM_PIXELS = (
+    100_000_000  # a decoded photo of this size takes 300 MB; more is taken for a decompression bomb
+)
+# Formats that photos come in. Pillow knows more, among them some that start other programs (EPS) or have no signature (TGA).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+
+_QUALITIES = {
+    "high": "high", "highquality": "high", "hq": "high", "highres": "high",
+    "low": "low", "lowquality": "low", "lq": "low", "lowres": "low",
+}  # fmt: skip
+_SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}
+
+
+class UnusableImage(ValueError):  # noqa: N818 - the name says what the caller holds
+    """A file that gives no photo. `status` is one word for the table, `reason` one sentence for the reader."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.status, self.reason = status, reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.status, self.reason)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is in the folder
+
+
+def find(folder: Path) -> pd.DataFrame:
+    """Lists every file below `folder`, laid out as `<person>/**/<file>`: one row each, sorted by `path`.
+
+    Suffixes are not looked at, and nothing is left out: cleaning decides from the content. Links to files and to folders
+    are followed; a link to a folder that is being walked already (a loop), a broken link and a folder that can't be opened
+    have a row of their own, as have pipes and other files that are not regular.
+
+    Columns: `path` (posix, relative to `folder`), `identity` (the first folder's name, Unicode NFC; "" for files that lie
+    in no person's folder), `quality` ("high" or "low" by the nearest folder of that name: any case, spaces, dashes or
+    underscores, also `hq`, `lq`; else "unknown"), `bytes`, `modified_ns` (0 where there is nothing to stat).
+
+    Raises FileNotFoundError or NotADirectoryError where there is no such folder, ValueError where it holds no file at all.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"There is no dataset folder {folder}: give a folder with one subfolder per person."
+        )
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"The dataset {folder} is a file: give a folder with one subfolder per person."
+        )
+    rows = []
+    for path, size, modified in tqdm(_walk(folder), desc="finding images", unit=" files", leave=False):
+        # Names that are not valid Unicode can't be stored; cleaning reports that the escaped name leads nowhere.
+        path = path.encode("utf-8", "backslashreplace").decode()
+        *folders, _ = path.split("/")
+        rows.append((path, _identity(folders), _quality(folders[1:]), size, modified))
+    if not rows:
+        raise ValueError(
+            f"The dataset folder {folder} holds no files: put one subfolder of photos per person there."
+        )
+    images = pd.DataFrame(rows, columns=["path", "identity", "quality", "bytes", "modified_ns"])
+    images = images.astype({"bytes": "int64", "modified_ns": "int64"})
+    return images.sort_values("path", ignore_index=True)
+
+
+def _identity(folders: list[str]) -> str:
+    # macOS stores é as e + accent: without NFC one person's two folders could be two people.
+    return unicodedata.normalize("NFC", folders[0]) if folders else ""
+
+
+def _quality(folders: list[str]) -> str:
+    for name in reversed(folders):
+        quality = _QUALITIES.get(re.sub(r"[\s_-]+", "", name.lower()))
+        if quality:
+            return quality
+    return "unknown"
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Yields posix path, size in bytes and modification time (ns) of all that is no folder; without recursion."""
+    top = os.stat(folder)
+    stack = [("", frozenset({(top.st_dev, top.st_ino)}))]
+    while stack:
+        below, above = stack.pop()
+        try:
+            entries = list(os.scandir(folder / below))
+        except OSError:
+            yield below, 0, 0
+            continue
+        for entry in entries:
+            path = f"{below}/{entry.name}" if below else entry.name
+            try:
+                status = os.stat(entry.path)
+            except OSError:
+                yield path, 0, 0
+                continue
+            place = (status.st_dev, status.st_ino)
+            if not stat.S_ISDIR(status.st_mode):
+                yield path, status.st_size, status.st_mtime_ns
+            elif place in above:
+                yield path, 0, 0
+            else:
+                stack.append((path, above | {place}))
+
+
+def is_system_file(path: str) -> bool:
+    """Tells files that systems leave behind (`Thumbs.db`, `.DS_Store`, all in `__MACOSX`, hidden ones) from the user's."""
+    return any(part.startswith(".") or part.lower() in _SYSTEM_NAMES for part in path.split("/"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The decoder
+
+
+def read_rgb(path: Path, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
+    """Decodes a photo to uint8 `[H, W, 3]`, RGB, 0-255, upright: the one decoder of the project.
+
+    Raises UnusableImage, a ValueError, with the reason; OSError where the file can't be read.
+    """
+    try:
+        return decode(Path(path).read_bytes(), maximum_pixels)
+    except UnusableImage as error:
+        raise UnusableImage(error.status, f"{path}: {error.reason}") from error
+
+
+def decode(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
+    """Decodes an image file's bytes, to the last one, to uint8 `[H, W, 3]`, RGB, 0-255.
+
+    EXIF orientation is applied. Grey, palette and CMYK images become RGB; 16-bit ones keep their upper eight bits;
+    transparent pixels show white; of animated images the first frame counts. The strictest reading decides: libjpeg's
+    warnings, which OpenCV and Pillow pass over in silence and hand back a half grey image, are errors here, so are PNG
+    checksums. The size is read and judged before anything is decoded.
+
+    Raises UnusableImage with status "not an image", "truncated", "unreadable" or "too large".
+    """
+    if not data:
+        raise UnusableImage("unreadable", "the file is empty")
+    if data[:3] == b"\xff\xd8\xff":
+        return _decode_jpeg(data, maximum_pixels)
+    return _decode_other(data, maximum_pixels)
+
+
+def _decode_jpeg(data: bytes, maximum_pixels: int) -> np.ndarray:
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except ValueError as error:
+        # Rare samplings that libjpeg's simple interface does not know.
+        if "subsampling" in str(error) or "colorspace" in str(error):
+            return _decode_other(data, maximum_pixels)
+        raise _jpeg_error(data, str(error)) from error
+    _check_size(width, height, maximum_pixels)
+    if colours not in ("YCbCr", "RGB", "Gray"):
+        return _decode_other(data, maximum_pixels)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    except ValueError as error:
+        if not _is_padding(data, str(error)):
+            raise _jpeg_error(data, str(error)) from error
+        pixels = simplejpeg.decode_jpeg(data, "RGB", strict=False)
+    return _upright(pixels, _jpeg_orientation(data))
+
+
+def _jpeg_error(data: bytes, message: str) -> UnusableImage:
+    ended_early = "premature end" in message.lower() or b"\xff\xd9" not in data
+    return UnusableImage("truncated" if ended_early else "unreadable", message)
+
+
+def _is_padding(data: bytes, message: str) -> bool:
+    """Some cameras pad the picture's data with equal bytes before the end marker: nothing is missing then."""
+    found = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
+    end = data.rfind(b"\xff\xd9")
+    return bool(found) and len(set(data[end - int(found[1]) : end])) == 1
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    # Only a file that has EXIF data pays for having it parsed.
+    if data.find(b"Exif\x00\x00", 0, 65536) < 0:
+        return 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+                return image.getexif().get(0x0112, 1)
+        except Exception:  # damaged EXIF data says nothing about the picture
+            return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns and mirrors as the EXIF orientation 1-8 says; other values change nothing."""
+    if orientation in (2, 5, 7, 4):
+        pixels = pixels[:, ::-1]
+    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _decode_other(data: bytes, maximum_pixels: int) -> np.ndarray:
+    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        raise UnusableImage("unreadable", "a HEIC photo, which is not supported: convert it to JPEG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # decoders warn of what is raised or judged here
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(*image.size, maximum_pixels)
+                _check_end(image, data)
+                image = ImageOps.exif_transpose(image)
+                return np.asarray(_rgb(image))
+        except UnusableImage:
+            raise
+        except Image.UnidentifiedImageError as error:
+            if _has_image_signature(data):
+                raise UnusableImage(
+                    "unreadable", "the file begins as an image, but its header is damaged"
+                ) from error
+            raise UnusableImage("not an image", "the content is not that of an image") from error
+        except Image.DecompressionBombError as error:
+            raise UnusableImage("too large", str(error)) from error
+        except MemoryError as error:
+            raise UnusableImage("too large", "there is not enough memory to decode it") from error
+        except Exception as error:  # decoders fail in every way there is on damaged data
+            reason = f"{error}" or type(error).__name__
+            ended_early = re.search(r"truncat|unexpected end|end of file|premature|not enough", reason, re.I)
+            raise UnusableImage("truncated" if ended_early else "unreadable", reason) from error
+
+
+def _check_size(width: int, height: int, maximum_pixels: int) -> None:
+    if width * height > maximum_pixels:
+        reason = f"{width} x {height} pixels; at most {maximum_pixels:,} are decoded"
+        raise UnusableImage("too large", reason)
+
+
+def _check_end(image: Image.Image, data: bytes) -> None:
+    """Finds what Pillow does not look at when it decodes: checksums of PNG, missing ends of GIF and WebP."""
+    if image.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as second:
+            second.verify()
+    elif image.format == "GIF" and not data.rstrip(b"\x00").endswith(b";"):
+        raise UnusableImage("truncated", "the GIF has no end marker")
+    elif image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise UnusableImage("truncated", "the file is shorter than its WebP header says")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_grey8(np.asarray(image), image.mode)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
+    """Deep grey values to uint8: 16 bits by their whole range, 32 bits and floats by the usual range they fit in."""
+    values = np.nan_to_num(values.astype(np.float64))
+    ranges = (65535.0,) if mode.startswith("I;16") else (255.0, 65535.0, 2**32 - 1)
+    if mode == "F":
+        ranges = (1.0, *ranges)
+    largest = values.max(initial=0)
+    white = next((end for end in ranges if largest <= end), ranges[-1])
+    return (values / white * 255).clip(0, 255).round().astype(np.uint8)
+
+
+def _has_image_signature(data: bytes) -> bool:
+    starts = (b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP")
+    return data.startswith(starts) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """RGB uint8 `[H, W, 3]` to its luma (ITU-R BT.601), uint8 `[H, W]`."""
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
