@@ -1,0 +1,80 @@
+"""Run the notebook from a shell: `python -m src epochs=5 dataset=path/to/images`.
+
+The executed notebook and its HTML land in the `processed` folder; the comparison table is printed at the end.
+"""
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import papermill
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
+
+
+def parse(arguments: list[str]) -> dict[str, Any]:
+    """Notebook parameters from `name=value` words, each with the type of its default in the notebook.
+
+    Raises ValueError, naming the word, for an unknown name or a value of the wrong type.
+    """
+    defaults = {
+        name: ast.literal_eval(entry["default"])
+        for name, entry in papermill.inspect_notebook(str(NOTEBOOK)).items()
+    }
+    parameters: dict[str, Any] = {}
+    for word in arguments:
+        name, equals, text = word.partition("=")
+        if not equals or name not in defaults:
+            raise ValueError(f"{word!r} is not name=value with a name among: {', '.join(defaults)}.")
+        parameters[name] = text if isinstance(defaults[name], str) else _number(name, text, defaults[name])
+    return {**defaults, **parameters}
+
+
+def _number(name: str, text: str, default: float) -> float:
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise ValueError(f"{name}={text} is not a {type(default).__name__}: give a value like {default}.") from None
+
+
+def run(parameters: dict[str, Any]) -> Path:
+    """Executes the notebook with `parameters`; returns the executed copy, with an HTML page beside it.
+
+    Both are written even if a stage fails; then RuntimeError carries the one sentence that stage ended with.
+    """
+    folder = Path(parameters["processed"])
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / NOTEBOOK.name
+    failure = None
+    try:
+        papermill.execute_notebook(NOTEBOOK, executed, parameters, kernel_name="python3", cwd=NOTEBOOK.parent)
+    except PapermillExecutionError as error:
+        failure = f"{error.ename}: {error.evalue}"
+    page, _ = HTMLExporter().from_notebook_node(nbformat.read(executed, as_version=4))
+    executed.with_suffix(".html").write_text(page, encoding="utf-8")
+    if failure:
+        raise RuntimeError(f"{failure}\nThe notebook as far as it came: {executed}")
+    return executed
+
+
+def main() -> int:
+    try:
+        executed = run(parse(sys.argv[1:]))
+    except (ValueError, RuntimeError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    report = pd.read_csv(executed.parent / "report.csv")
+    columns = ["model", "test", "quality", "genuine", "impostor", "auc", "auc_low", "auc_high", "eer"]
+    print(report[columns].to_string(index=False, float_format="{:.3f}".format))
+    print(f"\nReport   {executed.parent / 'report.csv'}\nFigures  {executed.parent / 'figures'}")
+    print(f"Notebook {executed}\nPage     {executed.with_suffix('.html')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
