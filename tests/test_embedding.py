@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from src import embedding
+
+
+class Recogniser:
+    """Stands where a pack does: counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def recognise(self, crops):
+        self.calls += 1
+        return crops.reshape(len(crops), -1)[:, :5].astype(np.float32)
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, images.amin().item(), images.amax().item()))
+        return self.linear(images.mean((2, 3)))
+
+
+@pytest.fixture
+def crops():
+    crops = np.random.default_rng(0).integers(1, 256, (7, 8, 8, 3), dtype=np.uint8)
+    crops[0, 0, 0], crops[0, 7, 7] = 0, 255
+    return crops
+
+
+def test_rows_are_unit_and_do_not_depend_on_the_batch(crops):
+    network = Network().train()
+    embeddings = embedding.embed(crops, network, batch_size=3)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(embedding.embed(crops, network, batch_size=7), embeddings, atol=1e-6)
+    assert network.training, "the network is left in the mode it was in"
+    assert all(not training for training, *_ in network.seen)
+    assert network.seen[0][1:] == (-1, 1)
+
+
+def test_colour_order_is_kept():
+    red = np.zeros((1, 4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    assert embedding.to_images(torch.from_numpy(red))[0, :, 0, 0].tolist() == [1, -1, -1]
+
+
+def test_a_pack_and_a_workspace(crops, tmp_path):
+    pack = Recogniser()
+    first = embedding.embed(crops, pack, batch_size=2, workspace=tmp_path)
+    calls = pack.calls
+    assert np.array_equal(embedding.embed(crops, pack, batch_size=2, workspace=tmp_path), first)
+    assert pack.calls == calls == 4
+
+
+def test_a_row_that_is_not_finite_is_named(crops):
+    class Broken:
+        def recognise(self, crops):
+            values = np.ones((len(crops), 2), np.float32)
+            values[crops[:, 1, 1, 1] == 77] = np.nan
+            return values
+
+    crops[:, 1, 1, 1] = 1
+    crops[5, 1, 1, 1] = 77
+    with pytest.raises(ValueError, match="1 crops, the first of them row 5"):
+        embedding.embed(crops, Broken())
+
+
+def test_what_is_no_crop_is_refused(crops):
+    with pytest.raises(ValueError, match="uint8"):
+        embedding.embed(crops.astype(np.float32), Network())
+    with pytest.raises(ValueError, match="empty"):
+        embedding.embed(crops[:0], Network())
