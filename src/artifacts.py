@@ -1,0 +1,323 @@
+"""Keeps what is slow to compute: an artefact is written whole or not at all, and knows what it was made from.
+
+`cached(path, function, ...)` is the only place that knows files are caches; the functions it calls take and
+return plain values. Beside each artefact, `<artefact>.inputs.json` says in readable form what went in.
+"""
+
+import ast
+import dataclasses
+import errno
+import hashlib
+import inspect
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+T = TypeVar("T")
+
+_SHORT = 120  # characters: longer strings are shown in the inputs file as a digest
+_CHUNK = 64 * 2**20  # bytes of an array hashed at a time, so that a memory-mapped one never fills the memory
+
+
+def cached(
+    path: Path | str | tuple[Path | str, ...], function: Callable[..., T], /, *args: Any, **kwargs: Any
+) -> T:
+    """Loads the artefact at `path` if the inputs of the call are unchanged, else computes and writes it.
+
+    The suffix says what is kept: .parquet and .csv a DataFrame, .npy an array (handed back memory-mapped,
+    read-only), .json a dict, none a folder. A tuple of paths keeps the parts of a returned tuple. Inputs are
+    the arguments' contents, defaults included, and the code of the function's module, comments and docstrings
+    aside. Code in other modules is not watched: delete the artefact after changing it.
+
+    A `function` with a parameter `workspace` is given a private folder there, which survives an interruption
+    as long as the inputs stay the same: that is how it resumes. An array that is memory-mapped onto a .npy
+    file in the workspace is moved into place, not copied. For a folder artefact the function fills a folder in
+    its workspace and returns that folder's path.
+
+    Raises OSError in one sentence where the disk is full or the old artefact is still open (Windows), and
+    TypeError for an argument whose contents cannot be told or a result that does not fit the suffix. Neither
+    leaves a broken artefact behind.
+    """
+    paths = [Path(p) for p in path] if isinstance(path, tuple) else [Path(path)]
+    for p in paths:
+        if p.suffix not in ("", ".parquet", ".csv", ".npy", ".json"):
+            raise ValueError(
+                f"{p}: an artefact ends in .parquet, .csv, .npy, .json or, for a folder, has no suffix."
+            )
+    names = ", ".join(p.name for p in paths)
+    workspace = paths[0].with_name(f"{paths[0].name}.workspace")
+
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    bound.arguments.pop("workspace", None)
+    resumable = "workspace" in signature.parameters
+    inputs = json.dumps(_inputs(function, bound.arguments), indent=1, ensure_ascii=False)
+
+    before = [_text(_sidecar(p)) for p in paths]
+    if all(text == inputs for text in before) and all(p.exists() for p in paths):
+        try:
+            loaded = _read_all(path, paths)
+        except (ValueError, OSError, EOFError) as error:  # what the libraries raise for a damaged file
+            print(f"{names} cannot be read, computing again: {error}")
+        else:
+            shutil.rmtree(workspace, ignore_errors=True)
+            print(f"loaded {names} (inputs unchanged)")
+            return loaded
+
+    start = time.perf_counter()
+    try:
+        for folder in {p.parent for p in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        if resumable:
+            kwargs["workspace"] = _claim(workspace, inputs)
+        # No name of ours may keep the result: Windows cannot move a file while an array is mapped onto it.
+        staged = _stage(function(*args, **kwargs), isinstance(path, tuple), paths, workspace)
+        _commit(staged, paths, workspace, inputs)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or _free(paths[0].parent) < 2**20
+        if not full:
+            raise
+        message = (
+            f"The disk is full: {names} could not be written to {paths[0].parent}. Free some space, run again"
+        )
+        raise OSError(
+            errno.ENOSPC, f"{message}; what was finished is kept." if resumable else f"{message}."
+        ) from error
+    finally:
+        for p in paths:
+            _remove(_partial(p))
+    why = _changed(before[0], inputs)
+    print(f"computed {names} in {time.perf_counter() - start:.1f} s" + (f" (changed: {why})" if why else ""))
+    # Read back, so that this run and the next hand on the very same value.
+    return _read_all(path, paths)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.inputs.json")
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free if folder.exists() else sys.maxsize
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def _inputs(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "code": _code(function),
+        "arguments": {name: _describe(value, name) for name, value in arguments.items()},
+    }
+
+
+def _changed(before: str, now: str) -> str:
+    """Which inputs differ between two inputs files, for the reader; "" where there was none before."""
+    if not before:
+        return ""
+    old, new = json.loads(before), json.loads(now)
+    names = [*old["arguments"], *(name for name in new["arguments"] if name not in old["arguments"])]
+    missing = object()
+    changed = [n for n in names if old["arguments"].get(n, missing) != new["arguments"].get(n, missing)]
+    return ", ".join((["code"] if old["code"] != new["code"] else []) + changed)
+
+
+def _code(thing: Callable[..., Any] | type) -> str:
+    """Digest of the module that defines `thing`; comments, docstrings and layout do not count."""
+    module = inspect.getmodule(thing)
+    tree = ast.parse(inspect.getsource(module if module and hasattr(module, "__file__") else thing))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return _digest(ast.unparse(tree).encode())
+
+
+def _digest(*parts: bytes | memoryview) -> str:
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def _describe(value: Any, name: str) -> Any:
+    """What stands for `value` in the inputs file: itself where it is short, else its kind and a digest."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if (
+        value is None
+        or isinstance(value, (bool, int, float))
+        or (isinstance(value, str) and len(value) <= _SHORT)
+    ):
+        return value
+    if isinstance(value, str):
+        return f"text of {len(value)} characters, {_digest(value.encode('utf-8', 'surrogatepass'))}"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(fingerprint := getattr(value, "fingerprint", None), str):
+        return f"{type(value).__name__} {fingerprint}"
+    if isinstance(value, (pd.DataFrame, pd.Series)):
+        return _describe_table(value.to_frame() if isinstance(value, pd.Series) else value)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return _describe_array(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {key: _describe(part, f"{name}.{key}") for key, part in fields.items()}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _describe(part, f"{name}[{key!r}]") for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_describe(part, f"{name}[{i}]") for i, part in enumerate(value)]
+    if callable(getattr(value, "state_dict", None)):
+        return _describe_network(value)
+    raise TypeError(
+        f"Argument {name} is a {type(value).__name__}, whose contents cannot be told: pass numbers, text, "
+        "paths, tables, arrays, networks or dataclasses of these, or give it an attribute `fingerprint`."
+    )
+
+
+def _describe_table(table: pd.DataFrame) -> str:
+    hashes = pd.util.hash_pandas_object(table, index=True).to_numpy()
+    columns = json.dumps([str(column) for column in table.columns])
+    return f"table of {len(table)} rows, {_digest(columns.encode(), hashes.tobytes())}"
+
+
+def _describe_array(array: np.ndarray) -> str:
+    # What `_read` opened is read-only and remembers its digest; slices of it do not inherit that.
+    if not array.flags.writeable and (known := getattr(array, "_digest", None)):
+        digest = known
+    else:
+        flat = array.reshape(-1) if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+        step = max(1, _CHUNK // max(1, array.itemsize))
+        chunks = (flat[i : i + step].tobytes() for i in range(0, len(flat), step))
+        digest = _digest(*chunks)
+        if isinstance(array, np.memmap) and not array.flags.writeable:
+            array._digest = digest  # type: ignore[attr-defined]
+    return f"{array.dtype} array of {list(array.shape)}, {digest}"
+
+
+def _describe_network(network: Any) -> str:
+    """A torch module, by its class's code, its structure and its weights."""
+    state = [f"{name} {tensor.dtype} {list(tensor.shape)}" for name, tensor in network.state_dict().items()]
+    # In double precision, because NumPy has no bfloat16; exact for every floating type.
+    weights = (tensor.double().numpy(force=True).tobytes() for tensor in network.state_dict().values())
+    digest = _digest(_code(type(network)).encode(), str(network).encode(), repr(state).encode(), *weights)
+    return f"{type(network).__name__} network, {digest}"
+
+
+# ---------------------------------------------------------------- files
+
+
+def _claim(workspace: Path, inputs: str) -> Path:
+    """The workspace, as it was left if it was left by the same inputs, else empty."""
+    marker = workspace / "inputs.json"
+    if _text(marker) != inputs:
+        shutil.rmtree(workspace, ignore_errors=True)
+        workspace.mkdir(parents=True, exist_ok=True)
+        marker.write_text(inputs, encoding="utf-8")
+    return workspace
+
+
+def _stage(result: Any, several: bool, paths: list[Path], workspace: Path) -> list[Path]:
+    """Writes each part of the result beside its place; returns what is ready to be moved there."""
+    parts = list(result) if several else [result]
+    if len(parts) != len(paths):
+        raise TypeError(f"{len(paths)} artefacts were named for a result of {len(parts)} parts.")
+    return [_write(part, path, workspace) for part, path in zip(parts, paths, strict=True)]
+
+
+def _write(value: Any, path: Path, workspace: Path) -> Path:
+    partial = _partial(path)
+    _remove(partial)
+    match path.suffix, value:
+        case ".parquet", pd.DataFrame():
+            value.to_parquet(partial)
+        case ".csv", pd.DataFrame():
+            value.to_csv(partial, index=False)
+        case ".json", dict():
+            partial.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+        case ".npy", np.memmap() if _whole_file(value, workspace):
+            value.flush()
+            return Path(str(value.filename))
+        case ".npy", np.ndarray():
+            with partial.open("wb") as file:
+                np.save(file, value, allow_pickle=False)
+        case "", Path() if value.is_dir() and workspace in value.parents:
+            return value
+        case "", Path():
+            raise TypeError(f"{path.name}: the function must fill a folder in its workspace, not {value}.")
+        case _:
+            raise TypeError(f"{path.name} cannot keep a {type(value).__name__}.")
+    return partial
+
+
+def _whole_file(array: np.memmap, workspace: Path) -> bool:
+    """Whether the array is the whole of a .npy file in the workspace, which may then simply be moved."""
+    file = Path(str(array.filename))
+    if file.suffix != ".npy" or workspace.resolve() not in file.resolve().parents:
+        return False
+    whole = np.load(file, mmap_mode="r")
+    return whole.shape == array.shape and whole.dtype == array.dtype
+
+
+def _commit(staged: list[Path], paths: list[Path], workspace: Path, inputs: str) -> None:
+    """Moves the staged files into place. Killed anywhere, no inputs file stands beside a wrong one."""
+    for path in paths:
+        _sidecar(path).unlink(missing_ok=True)
+    # What follows empties the workspace: a run that is killed here must not take it for work in progress.
+    (workspace / "inputs.json").unlink(missing_ok=True)
+    for source, path in zip(staged, paths, strict=True):
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            source.replace(path)
+        except PermissionError as error:
+            raise PermissionError(
+                f"{path} cannot be replaced while something has it open: restart the notebook's kernel "
+                "(or close the program that shows it) and run again."
+            ) from error
+    for path in paths:
+        _partial(path).write_text(inputs, encoding="utf-8")
+        _partial(path).replace(_sidecar(path))
+    shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _read_all(path: Path | str | tuple[Path | str, ...], paths: list[Path]) -> Any:
+    values = [_read(p) for p in paths]
+    return tuple(values) if isinstance(path, tuple) else values[0]
+
+
+def _read(path: Path) -> Any:
+    match path.suffix:
+        case ".parquet":
+            return pd.read_parquet(path)
+        case ".csv":
+            return pd.read_csv(path)
+        case ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        case ".npy":
+            return np.load(path, mmap_mode="r")
+    return path
