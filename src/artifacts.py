@@ -38,8 +38,8 @@ def cached(
 
     A `function` with a parameter `workspace` is given a private folder there, which survives an interruption
     as long as the inputs stay the same: that is how it resumes. An array that is memory-mapped onto a .npy
-    file in the workspace is moved into place, not copied. For a folder artefact the function fills a folder in
-    its workspace and returns that folder's path.
+    file in the workspace is moved into place, not copied. For a folder artefact the function fills a folder
+    in its workspace and returns that folder's path.
 
     Raises OSError in one sentence where the disk is full or the old artefact is still open (Windows), and
     TypeError for an argument whose contents cannot be told or a result that does not fit the suffix. Neither
