@@ -1,7 +1,7 @@
-"""The photos as they lie on disk: what is in the folder, how a file is decoded, how the study's archive is fetched.
+"""The photos as they lie on disk: what a folder holds, how a file is decoded, how the study's data is fetched.
 
-The folder is only ever read. `find` lists it, `read_rgb` is the one decoder of the project, `fetch` brings an archive or a
-folder into `dataset/images`.
+The folder is only ever read. `find` lists it, `read_rgb` is the one decoder of the project, `fetch` brings
+an archive or a folder into `dataset/images`.
 """
 
 import io
@@ -20,10 +20,9 @@ import simplejpeg
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-MAXIMUM_PIXELS = (
-    100_000_000  # a decoded photo of this size takes 300 MB; more is taken for a decompression bomb
-)
-# Formats that photos come in. Pillow knows more, among them some that start other programs (EPS) or have no signature (TGA).
+MAXIMUM_PIXELS = 100_000_000  # takes 300 MB once decoded; more is held for a decompression bomb
+# Formats that photos come in. Pillow knows more, among them some that start other programs (EPS) or have no
+# signature (TGA).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 
 _QUALITIES = {
@@ -34,7 +33,7 @@ _SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"
 
 
 class UnusableImage(ValueError):  # noqa: N818 - the name says what the caller holds
-    """A file that gives no photo. `status` is one word for the table, `reason` one sentence for the reader."""
+    """A file that gives no photo. `status` is a word or two for the table, `reason` a sentence for the reader."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(f"{status}: {reason}")
@@ -44,22 +43,25 @@ class UnusableImage(ValueError):  # noqa: N818 - the name says what the caller h
         return type(self), (self.status, self.reason)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # What is in the folder
 
 
 def find(folder: Path) -> pd.DataFrame:
     """Lists every file below `folder`, laid out as `<person>/**/<file>`: one row each, sorted by `path`.
 
-    Suffixes are not looked at, and nothing is left out: cleaning decides from the content. Links to files and to folders
-    are followed; a link to a folder that is being walked already (a loop), a broken link and a folder that can't be opened
-    have a row of their own, as have pipes and other files that are not regular.
+    Suffixes are not looked at, and nothing is left out: cleaning decides from the content. Links to files
+    and to folders are followed; a link to a folder that is being walked already (a loop), a broken link and
+    a folder that can't be opened have a row of their own, as have pipes and other files that are not
+    regular.
 
-    Columns: `path` (posix, relative to `folder`), `identity` (the first folder's name, Unicode NFC; "" for files that lie
-    in no person's folder), `quality` ("high" or "low" by the nearest folder of that name: any case, spaces, dashes or
-    underscores, also `hq`, `lq`; else "unknown"), `bytes`, `modified_ns` (0 where there is nothing to stat).
+    Columns: `path` (posix, relative to `folder`), `identity` (the first folder's name, Unicode NFC; "" for
+    files that lie in no person's folder), `quality` ("high" or "low" by the nearest folder of that name:
+    any case, spaces, dashes or underscores, also `hq`, `lq`; else "unknown"), `bytes`, `modified_ns` (0
+    where there is nothing to stat).
 
-    Raises FileNotFoundError or NotADirectoryError where there is no such folder, ValueError where it holds no file at all.
+    Raises FileNotFoundError or NotADirectoryError where there is no such folder, ValueError where it holds
+    no file at all.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -72,7 +74,8 @@ def find(folder: Path) -> pd.DataFrame:
         )
     rows = []
     for path, size, modified in tqdm(_walk(folder), desc="finding images", unit=" files", leave=False):
-        # Names that are not valid Unicode can't be stored; cleaning reports that the escaped name leads nowhere.
+        # Names that are not valid Unicode can't be stored; cleaning reports that the escaped name leads
+        # nowhere.
         path = path.encode("utf-8", "backslashreplace").decode()
         *folders, _ = path.split("/")
         rows.append((path, _identity(folders), _quality(folders[1:]), size, modified))
@@ -99,8 +102,8 @@ def _quality(folders: list[str]) -> str:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Yields posix path, size in bytes and modification time (ns) of all that is no folder; without recursion."""
-    top = os.stat(folder)
+    """Yields posix path, size (bytes) and modification time (ns) of all that is no folder, in any order."""
+    top = folder.stat()
     stack = [("", frozenset({(top.st_dev, top.st_ino)}))]
     while stack:
         below, above = stack.pop()
@@ -112,7 +115,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
             try:
-                status = os.stat(entry.path)
+                status = entry.stat()
             except OSError:
                 yield path, 0, 0
                 continue
@@ -126,11 +129,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def is_system_file(path: str) -> bool:
-    """Tells files that systems leave behind (`Thumbs.db`, `.DS_Store`, all in `__MACOSX`, hidden ones) from the user's."""
+    """Tells what systems leave behind (`Thumbs.db`, `.DS_Store`, `__MACOSX/*`, hidden files) from photos."""
     return any(part.startswith(".") or part.lower() in _SYSTEM_NAMES for part in path.split("/"))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # The decoder
 
 
@@ -146,39 +149,49 @@ def read_rgb(path: Path, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
 
 
 def decode(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
-    """Decodes an image file's bytes, to the last one, to uint8 `[H, W, 3]`, RGB, 0-255.
+    """Decodes an image file's bytes, to the last one, to uint8 `[H, W, 3]`, RGB, 0-255, upright.
 
-    EXIF orientation is applied. Grey, palette and CMYK images become RGB; 16-bit ones keep their upper eight bits;
-    transparent pixels show white; of animated images the first frame counts. The strictest reading decides: libjpeg's
-    warnings, which OpenCV and Pillow pass over in silence and hand back a half grey image, are errors here, so are PNG
-    checksums. The size is read and judged before anything is decoded.
+    EXIF orientation is applied. Grey, palette and CMYK images become RGB; 16-bit ones keep their upper
+    eight bits; transparent pixels show white; of animated images the first frame counts. The strictest
+    reading decides: what libjpeg warns of is an error here (OpenCV passes over it and hands back a half
+    grey picture, as does Pillow where the end marker is in place), and so are wrong PNG checksums. The size
+    is judged before anything is decoded.
 
     Raises UnusableImage with status "not an image", "truncated", "unreadable" or "too large".
     """
-    if not data:
-        raise UnusableImage("unreadable", "the file is empty")
-    if data[:3] == b"\xff\xd8\xff":
-        return _decode_jpeg(data, maximum_pixels)
-    return _decode_other(data, maximum_pixels)
+    pixels = _decode_jpeg(data, "RGB", maximum_pixels)
+    return _decode_other(data, maximum_pixels) if pixels is None else pixels
 
 
-def _decode_jpeg(data: bytes, maximum_pixels: int) -> np.ndarray:
+def decode_luma(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
+    """Decodes as `decode` does, as strictly, but to luma (ITU-R BT.601), uint8 `[H, W]`.
+
+    A JPEG's luma is stored as such: its colours are read through, but not worked out, which saves a third
+    of the time.
+    """
+    luma = _decode_jpeg(data, "GRAY", maximum_pixels)
+    return cv2.cvtColor(_decode_other(data, maximum_pixels), cv2.COLOR_RGB2GRAY) if luma is None else luma
+
+
+def _decode_jpeg(data: bytes, colours: str, maximum_pixels: int) -> np.ndarray | None:
+    """Decodes with libjpeg-turbo, strictly; None for what is no JPEG, or one of a kind that Pillow alone
+    can read."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        height, width, coded, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        _check_size(width, height, maximum_pixels)
+        if coded not in ("YCbCr", "RGB", "Gray"):
+            return None
+        pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
-        # Rare samplings that libjpeg's simple interface does not know.
-        if "subsampling" in str(error) or "colorspace" in str(error):
-            return _decode_other(data, maximum_pixels)
-        raise _jpeg_error(data, str(error)) from error
-    _check_size(width, height, maximum_pixels)
-    if colours not in ("YCbCr", "RGB", "Gray"):
-        return _decode_other(data, maximum_pixels)
-    try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    except ValueError as error:
+        if isinstance(error, UnusableImage):
+            raise
         if not _is_padding(data, str(error)):
             raise _jpeg_error(data, str(error)) from error
-        pixels = simplejpeg.decode_jpeg(data, "RGB", strict=False)
+        pixels = simplejpeg.decode_jpeg(data, colours, strict=False)
+    if colours == "GRAY":
+        pixels = pixels[:, :, 0]
     return _upright(pixels, _jpeg_orientation(data))
 
 
@@ -216,6 +229,8 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_other(data: bytes, maximum_pixels: int) -> np.ndarray:
+    if not data:
+        raise UnusableImage("unreadable", "the file is empty")
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
         raise UnusableImage("unreadable", "a HEIC photo, which is not supported: convert it to JPEG")
     with warnings.catch_warnings():
@@ -271,7 +286,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
-    """Deep grey values to uint8: 16 bits by their whole range, 32 bits and floats by the usual range they fit in."""
+    """Deep grey values to uint8: 16 bits by their whole range, 32 bits and floats by the usual range they
+    fit in."""
     values = np.nan_to_num(values.astype(np.float64))
     ranges = (65535.0,) if mode.startswith("I;16") else (255.0, 65535.0, 2**32 - 1)
     if mode == "F":
@@ -284,8 +300,3 @@ def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
 def _has_image_signature(data: bytes) -> bool:
     starts = (b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP")
     return data.startswith(starts) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
-
-
-def luma(pixels: np.ndarray) -> np.ndarray:
-    """RGB uint8 `[H, W, 3]` to its luma (ITU-R BT.601), uint8 `[H, W]`."""
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
