@@ -1,9 +1,11 @@
-"""Generated faces for the demo: a person is a vector of shape, colour and hair; a photo adds pose, light and camera.
+"""Generated faces for the demo: a person is a vector of shape, colour and hair; a photo adds pose and light.
 
-A head is a surface around the origin, x to the right, y down, z towards the camera, one unit being half the height of a
-head. Its radius in every direction is a picture (relief), and so is its colour (albedo); both are stored as seen from the
-front, in *face coordinates*: the stereographic projection of the direction, so that shapes keep their angles. Heads are
-ray-cast (every pixel is followed to the surface), so that turning a head moves its features as in a photo.
+A head is a surface around the origin: x to the right, y down, z towards the camera, one unit is half the
+height of a head. Its radius in every direction is a picture (the relief), and so is its colour. Both are laid
+out in *face coordinates*, the stereographic projection of the direction as seen from the front: near the
+middle of the face they are the head's own x and y, and small shapes keep their form everywhere. To take a
+photo, every pixel is followed to the surface, so that turning a head moves its features as they would move in
+front of a camera.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from tqdm.auto import tqdm
 Array = NDArray[Any]
 
 PACK = Path(__file__).parent / "demo_pack"
-"""Folder of the committed detector and recogniser, in InsightFace's format (made by benchmarks/train_demo_pack.py)."""
+"""The committed detector and recogniser in InsightFace's format; made by benchmarks/train_demo_pack.py."""
 
 DETAIL = 112  # texture pixels per face unit
-LEFT, TOP = 1.9, 2.25  # face coordinates of the texture's first column and row, with the sign changed
-TEXTURE_WIDTH, TEXTURE_HEIGHT = int(2 * LEFT * DETAIL), int((TOP + 2.1) * DETAIL)
+ORIGIN = np.array(
+    [1.9, 2.25]
+)  # where the middle of the face lies in the texture, in face units from its corner
+WIDTH, HEIGHT = int(2 * ORIGIN[0] * DETAIL), int((ORIGIN[1] + 2.1) * DETAIL)
 AXES = np.array([0.67, 1.0, 0.85], np.float32)  # half width, height and depth of the mean head
 
 SKINS = np.array(
@@ -96,7 +100,7 @@ class Person:
 
 @dataclass(frozen=True)
 class View:
-    """What one photo adds to a person. Angles in degrees; positions and lengths as shares of the photo's side."""
+    """What one photo adds to a person. Angles in degrees; positions and lengths as shares of its side."""
 
     yaw: float
     pitch: float
@@ -134,13 +138,11 @@ def person(seed: int) -> Person:
     skin = SKINS[int(tone)] * (1 - tone % 1) + SKINS[int(tone) + 1] * (tone % 1) + rng.normal(0, 4, 3)
     dark = tone / len(SKINS)
     hair = HAIRS[
-        rng.choice(len(HAIRS), p=np.array([0.3, 0.25, 0.2, 0.1, 0.1, 0.05]) if dark < 0.5 else _DARK_HAIR)
+        rng.choice(6, p=[0.3, 0.25, 0.2, 0.1, 0.1, 0.05] if dark < 0.5 else [0.7, 0.25, 0.05, 0, 0, 0])
     ]
     grey = float(np.clip((age - 0.5) * 2.2 + rng.normal(0, 0.15), 0, 0.85))
     hair = hair * (1 - grey) + np.array([168, 166, 164]) * grey + rng.normal(0, 6, 3)
-    iris = IRISES[
-        rng.choice(len(IRISES), p=[0.35, 0.25, 0.15, 0.15, 0.1] if dark < 0.4 else [0.8, 0.2, 0, 0, 0])
-    ]
+    iris = IRISES[rng.choice(5, p=[0.35, 0.25, 0.15, 0.15, 0.1] if dark < 0.4 else [0.8, 0.2, 0, 0, 0])]
     styles = [0.1, 0.26, 0.3, 0.12, 0.22, 0, 0] if masculine > 0.5 else [0, 0.02, 0.12, 0.14, 0.16, 0.26, 0.3]
     beards = [0.45, 0.2, 0.1, 0.1, 0.15] if masculine > 0.5 else [1.0, 0, 0, 0, 0]
     lips = skin * np.array([0.86, 0.62, 0.62]) * (1 - 0.25 * rng.random() * (1 - masculine))
@@ -196,11 +198,8 @@ def person(seed: int) -> Person:
     )
 
 
-_DARK_HAIR = np.array([0.7, 0.25, 0.05, 0, 0, 0])
-
-
 def view(rng: np.random.Generator, wild: float = 0.0) -> View:
-    """Draw a photo's circumstances; `wild` from 0 (a willing sitter, good light) to 1 (unaware, any light)."""
+    """Draw a photo's circumstances; `wild` from 0 (a willing sitter) to 1 (any pose and light)."""
     warm = rng.normal(0, 0.05 + 0.05 * wild)
     return View(
         yaw=float(np.clip(rng.normal(0, 13 + 9 * wild), -45, 45)),
@@ -227,14 +226,14 @@ def _hsv(rng: np.random.Generator) -> Array:
     return np.array([[[rng.integers(180), rng.integers(20, 150), rng.integers(40, 215)]]], np.uint8)
 
 
-# ---- painting in face coordinates ------------------------------------------------------------------------------
+# ---- painting in face coordinates ------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def _directions() -> tuple[Array, Array, Array, Array]:
-    """Face coordinates x, y of every texture pixel, and the longitude and latitude (radians) they stand for."""
-    x = (np.arange(TEXTURE_WIDTH, dtype=np.float32) / DETAIL - LEFT)[None, :].repeat(TEXTURE_HEIGHT, 0)
-    y = (np.arange(TEXTURE_HEIGHT, dtype=np.float32) / DETAIL - TOP)[:, None].repeat(TEXTURE_WIDTH, 1)
+    """Face coordinates x, y of every texture pixel, and its longitude and latitude in radians."""
+    x = (np.arange(WIDTH, dtype=np.float32) / DETAIL - np.float32(ORIGIN[0]))[None, :].repeat(HEIGHT, 0)
+    y = (np.arange(HEIGHT, dtype=np.float32) / DETAIL - np.float32(ORIGIN[1]))[:, None].repeat(WIDTH, 1)
     ray = _ray(x, y)
     return x, y, np.arctan2(ray[0], ray[2]), np.arcsin(np.clip(ray[1], -1, 1))
 
@@ -255,7 +254,7 @@ def _blob(x: float, y: float, width: float, height: float) -> Array:
 @lru_cache(maxsize=8)
 def _noise(kind: str) -> Array:
     """Texture of zero mean and unit deviation: "skin" pores, "strands" of hair running down, or "curls"."""
-    grain = np.random.default_rng(7).normal(size=(TEXTURE_HEIGHT, TEXTURE_WIDTH)).astype(np.float32)
+    grain: Array = np.random.default_rng(7).normal(size=(HEIGHT, WIDTH)).astype(np.float32)
     sigma = {"skin": (1.2, 1.2), "strands": (1.3, 18.0), "curls": (3.5, 3.5), "patches": (16.0, 16.0)}[kind]
     grain = cv2.GaussianBlur(grain, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1])
     return grain / grain.std()
@@ -269,11 +268,15 @@ def _paint(
     softness: float = 0.0,
     within: Array | None = None,
 ) -> None:
-    """Fill a closed outline [points, 2] with a colour, in place; softness in face units; `within` clips to an outline."""
+    """Fill a closed outline [points, 2] with a colour, in place.
+
+    Lengths are in face units; `softness` is the sigma of a blurred edge; `within` is an outline to stay
+    inside of.
+    """
     margin = 2 + int(3 * softness * DETAIL)
-    points = (outline + [LEFT, TOP]) * DETAIL
+    points = (outline + ORIGIN) * DETAIL
     low = np.maximum(np.floor(points.min(0)).astype(int) - margin, 0)
-    high = np.minimum(np.ceil(points.max(0)).astype(int) + margin, [TEXTURE_WIDTH, TEXTURE_HEIGHT])
+    high = np.minimum(np.ceil(points.max(0)).astype(int) + margin, [WIDTH, HEIGHT])
     mask = _filled(outline, low, high)
     if softness:
         mask = cv2.GaussianBlur(mask, (0, 0), softness * DETAIL)
@@ -284,9 +287,9 @@ def _paint(
 
 
 def _filled(outline: Array, low: Array, high: Array) -> Array:
-    """Coverage 0-1 of an outline (face coordinates) over the texture's pixels from `low` to `high` (column, row)."""
+    """How much (0-1) an outline covers the texture's pixels from `low` to `high` (column, row)."""
     mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-    fixed = np.round(((outline + [LEFT, TOP]) * DETAIL - low) * 16).astype(np.int32)
+    fixed = np.round(((outline + ORIGIN) * DETAIL - low) * 16).astype(np.int32)
     cv2.fillPoly(mask, [fixed], 255, lineType=cv2.LINE_AA, shift=4)
     return mask.astype(np.float32) / 255
 
@@ -309,7 +312,7 @@ def _turn(points: Array, centre: tuple[float, float], angle: float) -> Array:
     return (points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre
 
 
-# ---- head geometry ---------------------------------------------------------------------------------------------
+# ---- head geometry ---------------------------------------------------------------------------------------
 
 
 def _profiles(who: Person) -> tuple[Array, Array]:
@@ -388,8 +391,9 @@ def _cast(
 ) -> tuple[Array, Array, Array, Array]:
     """Follow a ray through every pixel to the surface.
 
-    x, y: pixel positions in head units, float32. Returns the hit mask, depth, and texture map x and y. The distance to
-    the surface depends on the radius there, which depends on the distance: a few rounds of substitution settle it.
+    x, y: pixel positions in head units, float32. Returns the hit mask, the depth, and the texture column and
+    row. The distance to the surface depends on its radius there, and that on the distance: a few
+    substitutions settle it.
     """
     inverse = rotation.T / axes[:, None]
     start = [inverse[k, 0] * x + inverse[k, 1] * y for k in range(3)]
@@ -402,8 +406,8 @@ def _cast(
         point = [start[k] + depth * step[k] for k in range(3)]
         length = np.sqrt(point[0] ** 2 + point[1] ** 2 + point[2] ** 2)
         scale = np.float32(2 * DETAIL) / np.maximum(length + point[2], 1e-3)
-        map_x = point[0] * (scale * AXES[0]) + np.float32(LEFT * DETAIL)
-        map_y = point[1] * scale + np.float32(TOP * DETAIL)
+        map_x = point[0] * (scale * AXES[0]) + np.float32(ORIGIN[0] * DETAIL)
+        map_y = point[1] * scale + np.float32(ORIGIN[1] * DETAIL)
         radius = cv2.remap(relief, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         inside = b * b - a * (c - radius * radius)
         depth = (np.sqrt(np.maximum(inside, 0)) - b) / a
@@ -412,21 +416,21 @@ def _cast(
 
 def _place(points: Array, who: Person, look: View) -> Array:
     """Where face coordinates [points, 2] lie in the photo, as shares of its side, float32 [points, 2]."""
-    column, row = ((points + [LEFT, TOP]) * DETAIL).astype(np.float32).T
+    column, row = ((points + ORIGIN) * DETAIL).astype(np.float32).T
     radius = cv2.remap(_relief(who), column[None], row[None], cv2.INTER_LINEAR)[0]
     head = _ray(points[:, 0], points[:, 1]) * radius * _axes(who)[:, None]
     return (_rotation(look) @ head)[:2].T * look.size + np.array(look.centre, np.float32)
 
 
-# ---- skin and features -----------------------------------------------------------------------------------------
+# ---- skin and features -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
 def _skin(who: Person) -> Array:
     """Colour of the bare face, float32 RGB 0-255: what does not move with the expression."""
-    x, y, _, latitude = _directions()
+    x, y, _, _ = _directions()
     skin = np.array(who.skin, np.float32)
-    texture = np.broadcast_to(skin, (TEXTURE_HEIGHT, TEXTURE_WIDTH, 3)).copy()
+    texture = np.broadcast_to(skin, (HEIGHT, WIDTH, 3)).copy()
     texture *= (1 + 0.012 * _noise("skin") + 0.02 * _noise("patches"))[..., None]
     blush = sum(_blob(sign * 0.38, 0.3, 0.15, 0.12) for sign in (-1, 1)) + _blob(
         0, who.nose_length - 0.04, 0.09, 0.07
@@ -513,7 +517,7 @@ def _eye(texture: Array, who: Person, look: View, sign: int) -> None:
     taper = 0.6 + 0.4 * sign * t
     _paint(texture, _stroke(upper, (0.016 + 0.010 * (1 - who.masculine)) * taper), lash, 0.92, 0.003)
     _paint(texture, _stroke(lower, 0.008), np.array(who.skin) * 0.5, 0.55, 0.004)
-    _paint(texture, _stroke(upper + [0, 0.012], 0.03), (60, 45, 45), 0.30, 0.010)
+    _paint(texture, _stroke(upper + np.array([0, 0.012]), 0.03), (60, 45, 45), 0.30, 0.010)
     crease = np.stack(
         [x + t * who.eye_width * 1.02, y - who.eye_opening * 1.15 * (1 - t * t) ** 0.7 - 0.034], 1
     )
@@ -601,7 +605,7 @@ def _glasses(texture: Array, who: Person) -> None:
             [[sign * (who.eye_gap + wide), who.eye_height - 0.02], [sign * 1.45, who.eye_height - 0.02]]
         )
         for bar in (rim, temple):
-            _paint(texture, _stroke(bar + [0, 0.03], 0.03), np.array(who.skin) * 0.5, 0.35, 0.02)
+            _paint(texture, _stroke(bar + np.array([0, 0.03]), 0.03), np.array(who.skin) * 0.5, 0.35, 0.02)
             _paint(texture, _stroke(bar, 0.026), who.glasses_colour, 0.97, 0.003)
     t = np.linspace(-1, 1, 9)
     bridge = np.stack([t * (who.eye_gap - wide + 0.02), who.eye_height - 0.02 * (1 - t * t)], 1)
@@ -621,7 +625,7 @@ def _face(who: Person, look: View) -> Array:
     return np.clip(texture, 0, 255).astype(np.uint8)
 
 
-# ---- hair ------------------------------------------------------------------------------------------------------
+# ---- hair ------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
@@ -682,11 +686,11 @@ def _hair(who: Person) -> tuple[Array, Array]:
     return shell.astype(np.float32), rgba.astype(np.uint8)
 
 
-# ---- light and camera ------------------------------------------------------------------------------------------
+# ---- light and camera ------------------------------------------------------------------------------------
 
 
-def _shade(albedo: Array, depth: Array, hit: Array, look: View, unit: float, gloss: float) -> Array:
-    """Light a surface: albedo uint8 [H, W, 3], depth in head units, `unit` pixels long. Returns linear RGB, about 0-1."""
+def _shade(colours: Array, depth: Array, hit: Array, look: View, unit: float, gloss: float) -> Array:
+    """Light a surface: colours uint8 RGB, depth in head units of `unit` pixels. Returns linear RGB."""
     depth = np.where(hit, depth, 0).astype(np.float32)
     slope = cv2.GaussianBlur(depth, (0, 0), 0.012 * unit) * unit
     gx, gy = cv2.Sobel(slope, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(slope, cv2.CV_32F, 0, 1, scale=1 / 8)
@@ -706,10 +710,10 @@ def _shade(albedo: Array, depth: Array, hit: Array, look: View, unit: float, glo
         light[..., channel] = (ambient + 1.25 * look.contrast * direct * (1 - 0.6 * hollow)) * look.tint[
             channel
         ]
-    half = np.array(to_light) + [0, 0, 1]
+    half = np.array(to_light) + np.array([0, 0, 1])
     half /= np.linalg.norm(half)
     glint = np.maximum((-gx * half[0] - gy * half[1] + half[2]) * norm, 0) ** 24
-    colour = albedo.astype(np.float32) / 255
+    colour = colours.astype(np.float32) / 255
     return (colour * colour * light + (gloss * look.contrast * glint)[..., None]) * look.exposure
 
 
@@ -797,8 +801,9 @@ def _over(picture: Array, layer: Array, alpha: Array) -> None:
 def draw(who: Person, look: View, side: int) -> tuple[Array, Array]:
     """Take a photo.
 
-    Returns uint8 RGB [side, side, 3] and the true landmarks, float32 [5, 2] in pixels, in InsightFace's order (eye on
-    the picture's left, eye on its right, nose tip, mouth corner on its left, on its right).
+    Returns uint8 RGB [side, side, 3] and the true landmarks, float32 [5, 2] in pixels, in InsightFace's
+    order: the eye on the picture's left, the one on its right, nose tip, mouth corner on the left, on the
+    right.
     """
     large = side * 3 // 2  # drawn larger and reduced: smooth edges
     unit = look.size * large
@@ -828,7 +833,7 @@ def draw(who: Person, look: View, side: int) -> tuple[Array, Array]:
 
     picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
     photo = np.sqrt(np.clip(picture, 0, 1)) * 255
-    return np.round(photo).astype(np.uint8), landmarks(who, look) * side
+    return np.round(photo).astype(np.uint8), landmarks(who, look) * side - 0.5
 
 
 def landmarks(who: Person, look: View) -> Array:
@@ -837,7 +842,16 @@ def landmarks(who: Person, look: View) -> Array:
     return _place(np.array([*eyes, [0, who.nose_length - 0.05], *_mouth_corners(who, look)]), who, look)
 
 
-# ---- bad cameras -----------------------------------------------------------------------------------------------
+def face_box(who: Person, look: View) -> Array:
+    """The true face box, hairline to chin, cheek to cheek: left, top, right, bottom as shares of the side."""
+    sides = [
+        [sign * x, y] for sign in (-1, 1) for x, y in ((0.9, -0.3), (1.0, 0.1), (0.85, 0.5), (0.5, 0.85))
+    ]
+    outline = _place(np.array([[0, -0.55], [0, 1.12], *sides]), who, look)
+    return np.concatenate([outline.min(0), outline.max(0)])
+
+
+# ---- bad cameras -----------------------------------------------------------------------------------------
 
 
 def spoil(photo: Array, face_width: float, rng: np.random.Generator) -> Array:
@@ -846,7 +860,7 @@ def spoil(photo: Array, face_width: float, rng: np.random.Generator) -> Array:
     face_width: that of the face in `photo`, in pixels; it ends up 14-40 pixels wide on the sensor.
     """
     scale = rng.uniform(14, 40) / face_width
-    picture = photo.astype(np.float32)
+    picture: Array = photo.astype(np.float32)
     if rng.random() < 0.5:
         picture = _shake(picture, rng.uniform(0.3, 2.0) / scale, rng.uniform(0, np.pi))
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.25, 0.9) / scale)
@@ -876,10 +890,8 @@ def _shake(picture: Array, length: float, angle: float) -> Array:
 
 
 def _jpeg_round_trip(picture: Array, quality: int) -> Array:
-    decoded = cv2.imdecode(
-        np.frombuffer(_encoded(_bytes(picture), ".jpg", quality), np.uint8), cv2.IMREAD_COLOR
-    )
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    data = np.frombuffer(_encoded(_bytes(picture), ".jpg", quality), np.uint8)
+    return cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
 
 
 def _bytes(picture: Array) -> Array:
@@ -891,7 +903,7 @@ def _encoded(picture: Array, suffix: str, quality: int = 90) -> bytes:
     return cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)[1].tobytes()
 
 
-# ---- the demo set ----------------------------------------------------------------------------------------------
+# ---- the demo set ----------------------------------------------------------------------------------------
 
 
 def photo(who: Person, quality: str, rng: np.random.Generator) -> Array:
@@ -905,15 +917,15 @@ def photo(who: Person, quality: str, rng: np.random.Generator) -> Array:
 def make(folder: Path, people: int = 48, seed: int = 0, high: int = 10, low: int = 14) -> Path:
     """Write a demo set: folder/images/<person>/{high_quality,low_quality}/, and return folder/images.
 
-    Each person has `high` good and `low` bad photos. Planted as in a real collection: some near-duplicates (the same
-    photo re-encoded or reduced, bursts of neighbouring frames), one copy under another name, and five unreadable files.
-    The same arguments give the same pictures; a set already made with them is kept as it is.
+    Each person has `high` good and `low` bad photos. As in a real collection, some have near-duplicates too
+    (a photo re-encoded or reduced, a burst of neighbouring frames); there is one exact copy, and five files
+    are unreadable. The same arguments give the same pictures; a set already made with them is kept as it is.
 
     Raises FileExistsError where folder/images holds something else.
     """
     if people < 1 or high < 1 or low < 0:
         raise ValueError(
-            f"A demo set needs people and good photos; asked for {people} people, {high} good, {low} bad photos."
+            f"A demo set needs people and good photos, not {people} people with {high} good photos."
         )
     images, note = Path(folder) / "images", Path(folder) / "demo.json"
     recipe = {"people": people, "seed": seed, "high": high, "low": low, "drawing": 1}
@@ -921,9 +933,7 @@ def make(folder: Path, people: int = 48, seed: int = 0, high: int = 10, low: int
         if note.exists() and json.loads(note.read_text(encoding="utf-8")) == recipe:
             return images
         if not note.exists():
-            raise FileExistsError(
-                f"{images} already holds files that are not a demo set; give an empty folder."
-            )
+            raise FileExistsError(f"{images} holds files that are not a demo set; give an empty folder.")
     draft = Path(folder) / "images.part"
     shutil.rmtree(draft, ignore_errors=True)
     note.unlink(missing_ok=True)
