@@ -1,0 +1,524 @@
+"""Splits: nothing leaks, nothing is lost, nothing depends on order; folders are whole and harmless."""
+
+import errno
+import os
+import shutil
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from src import splitting
+from src.splitting import SPLITS
+
+
+def table(people, set_aside=()):
+    """A cleaned table from {identity: {quality: sizes of its groups}}; every photo has its own hashes."""
+    rows = []
+    for identity, qualities in people.items():
+        for quality, sizes in qualities.items():
+            for i, size in enumerate(sizes):
+                for j in range(size):
+                    path = f"{identity}/{quality}/{i}-{j}.jpg"
+                    rows.append((path, identity, quality, "ok", f"{identity}{quality}{i}"))
+    rows += [
+        (f"{identity}/bad{i}.jpg", identity, "low", "unreadable", "") for i, identity in enumerate(set_aside)
+    ]
+    images = pd.DataFrame(rows, columns=["path", "identity", "quality", "status", "group"])
+    images = images.sort_values("path", ignore_index=True)
+    images["group"] = pd.factorize(images["group"])[0]
+    images.loc[images["status"] != "ok", "group"] = -1
+    images["sha256"] = [splitting._digits(path) for path in images["path"]]
+    images["phash"] = [splitting._digits(path)[:12].rjust(16, "0") for path in images["path"]]
+    return images
+
+
+def plain(people, high=8, low=8):
+    return table({f"p{i:02}": {"high": [1] * high, "low": [1] * low} for i in range(people)})
+
+
+def members(images, name):
+    return set(images.loc[images["split"] == name, "identity"])
+
+
+group_sizes = st.lists(st.integers(1, 9), max_size=7)
+worlds = st.dictionaries(
+    st.sampled_from([f"p{i:02}" for i in range(18)]),
+    st.fixed_dictionaries({"high": group_sizes, "low": group_sizes}),
+    min_size=2,
+)
+
+
+def try_split(images, **options):
+    """The split, or None where the set is refused with a sentence."""
+    try:
+        return splitting.split(images, **options)
+    except ValueError as error:
+        assert str(error).endswith(".") and len(str(error)) > 40
+        return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds, st.sampled_from([0, 0.2, 0.3, 0.6, 0.95]), st.integers(0, 99), st.data())
+def test_no_leak_nothing_lost_whatever_the_set(world, share, seed, data):
+    images = table(world, set_aside=["p00", "nobody"])
+    if data.draw(st.booleans(), "two people share a group"):
+        used = images.index[images["status"] == "ok"]
+        if len(used) > 1:
+            images.loc[used[-1], "group"] = images.loc[used[0], "group"]
+    result = try_split(images, unseen_share=share, seed=seed)
+    if result is None:
+        return
+    ok = result["status"] == "ok"
+    pd.testing.assert_frame_equal(result[images.columns], images)
+    assert set(result.loc[ok, "split"]) <= set(SPLITS)
+    assert (result.loc[~ok, "split"] == "").all() and (result.loc[~ok, "split_note"] == "").all()
+
+    assert not result.loc[ok, ["group", "split"]].drop_duplicates()["group"].duplicated().any()
+    unseen, train, val = (members(result, name) for name in ("test_unseen", "train", "val"))
+    assert not unseen & (train | val | members(result, "test_seen"))
+    assert members(result, "test_seen") <= train and (val <= train or not val & train)
+    assert len(train) >= 2
+    assert (splitting.audit(result)["leak"] == "").all()
+
+    for name in ("test_seen", "test_unseen"):
+        test = result[result["split"] == name]
+        if len(test):
+            assert test["identity"].nunique() >= 2  # impostor pairs
+            assert (
+                test.groupby("identity")["group"].nunique().max() >= 2
+            )  # a genuine pair that is no near-copy
+        else:
+            assert result["split_note"].str.contains(f"no {name}").any()
+    if share == 0:
+        assert not unseen and val <= train and train == set(result.loc[ok, "identity"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds, st.randoms(use_true_random=False), st.integers(0, 9))
+def test_order_of_rows_numbering_of_groups_and_set_aside_files_change_nothing(world, random, seed):
+    images = table(world)
+    result = try_split(images, seed=seed)
+    order = list(images.index)
+    random.shuffle(order)
+    other = table(world, set_aside=["p00", "p01", "somebody"])
+    shuffled = images.loc[order].assign(group=1000 - images["group"])
+    for variant in (shuffled, other):
+        again = try_split(variant, seed=seed)
+        assert (again is None) == (result is None)
+        if result is not None and again is not None:
+            columns = ["split", "split_note"]
+            expected = result.set_index("path")[columns]
+            pd.testing.assert_frame_equal(again.set_index("path")[columns].loc[expected.index], expected)
+
+
+def test_the_split_is_the_same_on_every_machine_and_differs_by_seed():
+    assert splitting._rank(0, "p01") == 3377133037318385923  # computed once, elsewhere
+    seeds = [tuple(sorted(members(splitting.split(plain(20), seed=s), "test_unseen"))) for s in range(8)]
+    assert len(set(seeds)) > 4
+
+
+def test_unicode_spelling_of_a_name_does_not_matter():
+    spelt = [
+        plain(14).replace({"p03": name}).assign(path=lambda t: t["identity"] + t["path"].str[3:])
+        for name in ("Ren\u00e9e", "Rene\u0301e")
+    ]
+    one, two = (splitting.split(images) for images in spelt)
+    assert sorted(zip(one["path"].str[-8:], one["split"], strict=True)) == sorted(
+        zip(two["path"].str[-8:], two["split"], strict=True)
+    )
+
+
+@pytest.mark.parametrize("people", [12, 20, 40, 100])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_shares_are_kept(people, share):
+    images = splitting.split(plain(people, high=20, low=12), unseen_share=share)
+    assert len(members(images, "test_unseen")) == max(2, round(share * people))
+    assert abs(len(members(images, "val")) - 0.15 * people) <= 1
+    assert not members(images, "val") & members(images, "train")
+    seen = images[images["identity"].isin(members(images, "train"))]
+    for _, mine in seen.groupby(["identity", "quality"]):
+        assert abs((mine["split"] == "test_seen").mean() - 0.25) <= 0.05
+    assert (images["split_note"] == "").all()
+
+
+@pytest.mark.parametrize("people", [4, 6, 8, 11])
+def test_few_people_still_give_an_unseen_test_and_validate_on_photos(people):
+    images = splitting.split(plain(people))
+    assert len(members(images, "test_unseen")) == max(2, round(0.3 * people))
+    assert members(images, "val") == members(images, "train") == members(images, "test_seen")
+    assert splitting.notes(images)["note"].tolist() == [
+        "other photos of people in training: fewer than 12 people could be kept apart"
+    ]
+    for _, mine in images[images["split"] != "test_unseen"].groupby(["identity", "quality"]):
+        counts = mine["split"].value_counts()
+        assert (counts[["train", "val", "test_seen"]] >= 2).all()
+
+
+@pytest.mark.parametrize("people", [2, 3])
+def test_too_few_people_for_an_unseen_test_is_stated(people):
+    images = splitting.split(plain(people))
+    assert not members(images, "test_unseen") and len(members(images, "test_seen")) == people
+    assert splitting.notes(images)["note"].str.contains("no test_unseen: it needs 4 people").any()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (plain(1), "one person, 'p00'"),
+        (table({f"p{i}": {"high": [1]} for i in range(9)}), "Nobody has two different photos"),
+        (table({f"p{i}": {"high": [30]} for i in range(9)}), "Nobody has two different photos"),
+        (table({f"p{i}": {"high": [1, 1]} for i in range(3)}), "No test is possible with 3 people"),
+        (table({}, set_aside=["a", "b"]), "No photo is usable"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused_in_a_sentence(images, message):
+    with pytest.raises(ValueError, match=message):
+        splitting.split(images)
+
+
+@pytest.mark.parametrize(
+    "options", [{"unseen_share": 1}, {"unseen_share": -0.1}, {"seen_share": 0.6, "val_share": 0.5}]
+)
+def test_impossible_shares_are_refused(options):
+    with pytest.raises(ValueError, match="share"):
+        splitting.split(plain(8), **options)
+
+
+@pytest.mark.parametrize(("option", "name"), [("seen_share", "test_seen"), ("val_share", "val")])
+@pytest.mark.parametrize("people", [8, 20])
+def test_a_share_of_zero_leaves_that_split_out_and_says_so(option, name, people):
+    images = splitting.split(plain(people), **{option: 0})
+    assert not members(images, name)
+    assert splitting.notes(images)["note"].str.contains(f"no {name}: {option} is 0").any()
+
+
+def test_people_with_too_few_photos_are_trained_on_and_noted():
+    images = splitting.split(
+        table(
+            {f"p{i:02}": {"high": [1] * 8} for i in range(10)}
+            | {
+                "single": {"low": [1]},
+                "burst": {"high": [40]},
+            }
+        )
+    )
+    for name in ("single", "burst"):
+        mine = images[images["identity"] == name]
+        assert set(mine["split"]) == {"train"}
+        assert mine["split_note"].str.contains("too few different photos").all()
+
+
+def test_a_group_under_two_people_is_never_tested():
+    for seed in range(6):
+        images = plain(12)
+        linked = [images.index[images["identity"] == name][0] for name in ("p02", "p05")]
+        images.loc[linked, "group"] = 10_000
+        images = splitting.split(images, seed=seed)
+        assert (images.loc[linked, "split"] == "train").all()
+        assert images.loc[linked, "split_note"].str.contains("filed under another person").all()
+        assert {"p02", "p05"} <= members(images, "test_seen")
+
+
+def test_people_are_drawn_from_all_strata():
+    """Bad photos, and people with many, are in both tests."""
+    world = {f"p{i:02}": {"high": [1] * (40 if i < 10 else 6), "low": [1] * 6 * (i % 2)} for i in range(40)}
+    for seed in range(5):
+        images = splitting.split(table(world), seed=seed)
+        mine = images[images["split"] == "test_unseen"].groupby("identity")
+        assert 5 <= (mine["quality"].nunique() == 2).sum() <= 7  # 6 would be exact
+        assert 2 <= (mine.size() >= 40).sum() <= 4  # 3 would be exact
+
+
+def test_scarce_bad_photos_reach_both_train_and_test():
+    images = splitting.split(table({f"p{i}": {"high": [1] * 28, "low": [1] * 5} for i in range(8)}))
+    low = images[(images["quality"] == "low") & (images["split"] != "test_unseen")]
+    counts = pd.crosstab(low["identity"], low["split"])
+    assert (counts["test_seen"] == 2).all() and (counts["train"] >= 2).all()
+
+
+def test_one_huge_scene_is_trained_on_and_not_the_test():
+    images = splitting.split(
+        table({f"p{i}": {"high": [300, 200, 20, 15, 10, 5, 5], "low": [1] * 20} for i in range(8)})
+    )
+    seen = images[images["split"] == "test_seen"]
+    assert seen.groupby("group").size().max() <= 20
+    assert seen.groupby("identity")["group"].nunique().min() >= 6
+
+
+def test_summary_adds_up():
+    images = splitting.split(
+        table({f"p{i:02}": {"high": [1] * 9, "low": [2] * 5} for i in range(15)}, ["p01"])
+    )
+    counts = splitting.summary(images)
+    assert counts["all", "photos"].sum() == (images["status"] == "ok").sum()
+    assert (counts["high", "photos"] + counts["low", "photos"] == counts["all", "photos"]).all()
+    assert counts.loc["test_unseen", ("low", "people")] == len(members(images, "test_unseen"))
+
+
+# ---------------------------------------------------------------- audit
+
+
+def test_the_audit_sees_planted_leaks():
+    images = splitting.split(plain(14))
+    train, unseen = (images.index[images["split"] == name] for name in ("train", "test_unseen"))
+
+    def leaks(changed):
+        found = splitting.audit(changed).set_index("splits")["leak"]
+        return found[found != ""].to_dict()
+
+    assert leaks(images) == {}
+    for column, name in (("identity", "people"), ("group", "groups"), ("sha256", "photos")):
+        changed = images.copy()
+        changed.loc[unseen[0], column] = changed.loc[train[0], column]
+        expected = {"train - test_unseen": name}
+        if column == "identity":  # the person has photos in test_seen as well
+            expected["test_seen - test_unseen"] = name
+        assert leaks(changed) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(SPLITS), st.integers(0, 2**64 - 1)), min_size=1, max_size=30))
+def test_nearest_distance_is_exact(photos):
+    images = pd.DataFrame(photos, columns=["split", "hash"])
+    images["phash"] = images["hash"].map("{:016x}".format)
+    images["path"] = images["identity"] = images["sha256"] = images.index.astype(str)
+    images["group"] = images.index
+    audit = splitting.audit(images).set_index("splits")
+    for a, b in combinations(SPLITS, 2):
+        distances = [int(x ^ y).bit_count() for s, x in photos for t, y in photos if s == a and t == b]
+        row = audit.loc[a + " - " + b]
+        if not distances:
+            assert row["distance"] is pd.NA
+            continue
+        assert row["distance"] == min(distances)
+        one, two = int(str(row["photo"])), int(str(row["other"]))
+        assert photos[one][0] == a and photos[two][0] == b
+        assert (photos[one][1] ^ photos[two][1]).bit_count() == min(distances)
+
+
+# ---------------------------------------------------------------- folders
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A split table with its photos on the disk."""
+    images = splitting.split(table({f"p{i}": {"high": [1] * 6, "low": [1] * 6} for i in range(6)}, ["p0"]))
+    for i, path in enumerate(images["path"]):
+        file = tmp_path / "images" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (i, 255 - i, 9)).save(file)
+    return images, tmp_path / "images", tmp_path / "out"
+
+
+def size(path):
+    with Image.open(path) as photo:
+        return photo.size
+
+
+def snapshot(folder):
+    return {
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_mode)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_folders_are_what_imagefolder_reads_and_the_dataset_is_untouched(dataset):
+    images, folder, out = dataset
+    before = snapshot(folder)
+    counts = splitting.materialise(images, folder, out)
+    assert snapshot(folder) == before
+    assert sorted(p.name for p in out.iterdir()) == sorted(SPLITS)
+    datasets = pytest.importorskip("torchvision").datasets
+    for name in SPLITS:
+        used = images[images["split"] == name]
+        found = datasets.ImageFolder(str(out / name))
+        assert (
+            set(found.classes) == set(used["identity"])
+            and len(found) == len(used) == counts.loc[name, "photos"]
+        )
+        manifest = pd.read_csv(out / name / "manifest.csv").set_index("file")["path"]
+        assert set(manifest) == set(used["path"])
+        for file, path in zip(manifest.index.astype(str), manifest, strict=True):
+            assert (out / name / file).read_bytes() == (folder / path).read_bytes()
+    assert set(counts["made"]) == {"linked"}
+
+
+def test_unchanged_folders_are_left_alone_and_changed_ones_replaced(dataset):
+    images, folder, out = dataset
+    splitting.materialise(images, folder, out)
+    kept = {name: (out / name).stat().st_ino for name in SPLITS}
+    assert set(splitting.materialise(images, folder, out)["made"]) == {"unchanged"}
+    assert {name: (out / name).stat().st_ino for name in SPLITS} == kept
+
+    other = splitting.split(images[images.columns[:-2]], seed=5)
+    assert (other["split"] != images["split"]).any()
+    splitting.materialise(other, folder, out)
+    for name in SPLITS:
+        assert len(list((out / name).rglob("*.jpg"))) == (other["split"] == name).sum()
+    next((out / "train").rglob("*.jpg")).unlink()
+    (out / "val" / ".DS_Store").touch()
+    assert dict(splitting.materialise(other, folder, out)["made"]) == {
+        "train": "linked",
+        "val": "unchanged",
+        "test_seen": "unchanged",
+        "test_unseen": "unchanged",
+    }
+
+
+def test_copies_where_links_fail(dataset, monkeypatch):
+    images, folder, out = dataset
+    before = snapshot(folder)
+
+    def refuse(self, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    counts = splitting.materialise(images, folder, out)
+    assert counts.loc["train", "made"] == f"0 linked, {counts.loc['train', 'photos']} copied"
+    photo = next((out / "train").rglob("*.jpg"))
+    assert photo.stat().st_nlink == 1
+    photo.write_bytes(b"")
+    assert snapshot(folder) == before
+
+
+def test_symbolic_links_become_photos(dataset):
+    images, folder, out = dataset
+    first = folder / images.loc[images["split"] == "train", "path"].iloc[0]
+    first.rename(folder.parent / "elsewhere.jpg")
+    first.symlink_to(Path("../../../elsewhere.jpg"))
+    splitting.materialise(images, folder, out)
+    shutil.rmtree(folder)
+    assert {size(p) for p in out.rglob("*.jpg")} == {(20, 20)}
+
+
+def test_foreign_files_are_never_deleted(dataset):
+    images, folder, out = dataset
+    (out / "val").mkdir(parents=True)
+    (out / "val" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"thesis\.txt.*move them away"):
+        splitting.materialise(images, folder, out)
+    assert [p.name for p in out.rglob("*")] == ["val", "thesis.txt"]
+
+    shutil.rmtree(out)
+    splitting.materialise(images, folder, out)
+    (out / "train" / "p0" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"p0/notes\.txt"):
+        splitting.materialise(splitting.split(images, seed=5), folder, out)
+    assert len(list((out / "train").rglob("*.jpg"))) == (images["split"] == "train").sum()
+
+
+def test_a_photo_that_has_gone_is_a_sentence_and_leaves_no_half_folder(dataset):
+    images, folder, out = dataset
+    (folder / images.loc[images["split"] == "val", "path"].iloc[-1]).unlink()
+    with pytest.raises(FileNotFoundError, match="has gone"):
+        splitting.materialise(images, folder, out)
+    assert not any((out / name).exists() for name in SPLITS)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(dataset, monkeypatch):
+    images, folder, out = dataset
+
+    def full(self, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def copy(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "hardlink_to", full)
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(OSError, match="The disk is full") as caught:
+        splitting.materialise(images, folder, out)
+    assert caught.value.errno == errno.ENOSPC and not list(out.iterdir())
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may tidy up after it."""
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink", "rmdir", "mkdir", "hardlink_to", "write_text"])
+def test_killed_at_any_step_folders_are_whole_or_absent_and_the_next_run_mends_it(dataset, monkeypatch, call):
+    images, folder, out = dataset
+    other = splitting.split(images[images.columns[:-2]], seed=5)
+    before = snapshot(folder)
+    real = getattr(Path, call)
+    for step in range(1, 40, 3):
+        shutil.rmtree(out, ignore_errors=True)
+        splitting.materialise(images, folder, out)
+        count = 0
+
+        def counted(self, *args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == step:  # noqa: B023
+                raise Killed
+            return real(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, call, counted)
+        try:
+            splitting.materialise(other, folder, out)
+        except Killed:
+            pass
+        finally:
+            monkeypatch.setattr(Path, call, real)
+        there = [name for name in SPLITS if (out / name).exists()]
+        stands = [
+            all(
+                len(list((out / name).rglob("*.jpg"))) == (table["split"] == name).sum()
+                and splitting._is_current(
+                    out / name, (out / name / "manifest.csv").read_text(encoding="utf-8")
+                )
+                for name in there
+            )
+            for table in (images, other)
+        ]
+        assert any(stands)
+        splitting.materialise(other, folder, out)
+        assert sorted(p.name for p in out.iterdir()) == sorted(SPLITS)
+        assert sum(1 for _ in out.rglob("*.jpg")) == (other["split"] != "").sum()
+        if count < step:
+            break
+    assert snapshot(folder) == before
+
+
+NASTY = ["con", "CON", "Ann", "ann", "a:b", "a?b", "a*b", "tail. ", "x" * 200, "x" * 201, "ß", "ss", "..."]
+
+
+def test_names_are_unique_and_safe_on_any_file_system():
+    paths = [
+        "high/1.jpg",
+        "low/1.jpg",
+        "HIGH/1.jpg",
+        "high/1.JPG",
+        "high_1.jpg",
+        "nul.jpg",
+        "y" * 240 + ".jpeg",
+        "a.gif",
+    ]
+    used = pd.DataFrame(
+        [(f"{name}/{path}", name, "high") for name in NASTY for path in paths],
+        columns=["path", "identity", "quality"],
+    )
+    names = splitting._names(used)
+    assert not names.str.casefold().duplicated().any()
+    assert names.str.partition("/")[0].str.casefold().nunique() == len(NASTY)
+    for name in names:
+        for part in name.split("/"):
+            assert len(os.fsencode(part)) <= 120
+            assert not set(part) & set('<>:"\\|?*') and part == part.strip(" .")
+            assert part.partition(".")[0].lower() not in {"con", "nul"}
+        assert name.endswith((".jpg", ".jpeg"))
+    assert "Ann" not in set(names.str.partition("/")[0])
+
+
+def test_nearest_distance_of_many_photos_stays_small_in_memory():
+    rng = np.random.default_rng(0)
+    images = pd.DataFrame({"phash": [f"{x:016x}" for x in rng.integers(0, 2**63, 6000)], "path": ""})
+    assert 0 < splitting._nearest(images[:3000], images[3000:])["distance"] < 16  # type: ignore[operator]
