@@ -135,13 +135,13 @@ def person(seed: int) -> Person:
 
     masculine, age = rng.beta(0.7, 0.7), rng.beta(1.3, 2.2)
     tone = rng.beta(1.0, 1.4) * (len(SKINS) - 1.001)
-    skin = SKINS[int(tone)] * (1 - tone % 1) + SKINS[int(tone) + 1] * (tone % 1) + rng.normal(0, 4, 3)
+    skin = SKINS[int(tone)] * (1 - tone % 1) + SKINS[int(tone) + 1] * (tone % 1) + rng.normal(0, 3, 3)
     dark = tone / len(SKINS)
     hair = HAIRS[
         rng.choice(6, p=[0.3, 0.25, 0.2, 0.1, 0.1, 0.05] if dark < 0.5 else [0.7, 0.25, 0.05, 0, 0, 0])
     ]
     grey = float(np.clip((age - 0.5) * 2.2 + rng.normal(0, 0.15), 0, 0.85))
-    hair = hair * (1 - grey) + np.array([168, 166, 164]) * grey + rng.normal(0, 6, 3)
+    hair = hair * (1 - grey) + np.array([168, 166, 164]) * grey + rng.normal(0, 6) + rng.normal(0, 1.5, 3)
     iris = IRISES[rng.choice(5, p=[0.35, 0.25, 0.15, 0.15, 0.1] if dark < 0.4 else [0.8, 0.2, 0, 0, 0])]
     styles = [0.1, 0.26, 0.3, 0.12, 0.22, 0, 0] if masculine > 0.5 else [0, 0.02, 0.12, 0.14, 0.16, 0.26, 0.3]
     beards = [0.45, 0.2, 0.1, 0.1, 0.15] if masculine > 0.5 else [1.0, 0, 0, 0, 0]
