@@ -8,8 +8,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # A module imports only from modules further up.
-ORDER = """artifacts dataset cleaning splitting insightface_pack faces verification model degradation embedding finetuning
-export plots demo""".split()
+ORDER = [
+    "artifacts",
+    "dataset",
+    "cleaning",
+    "splitting",
+    "insightface_pack",
+    "faces",
+    "verification",
+    "model",
+    "degradation",
+    "embedding",
+    "finetuning",
+    "export",
+    "plots",
+    "demo",
+]
 MODULES = sorted(path.stem for path in (ROOT / "src").glob("*.py") if not path.stem.startswith("__"))
 
 
@@ -20,7 +34,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            own = node.module == "src" or node.level == 1 and not node.module
+            own = node.module == "src" or (node.level == 1 and not node.module)
             names |= {f"src.{alias.name}" for alias in node.names} if own else {node.module or ""}
     return {name if name.startswith("src.") else name.split(".")[0] for name in names}
 
@@ -69,7 +83,9 @@ def test_notebook_defines_nothing(notebook):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
-            assert not any(isinstance(node, forbidden) for node in ast.walk(ast.parse("\n".join(lines)))), cell.id
+            assert not any(isinstance(node, forbidden) for node in ast.walk(ast.parse("\n".join(lines)))), (
+                cell.id
+            )
             assert len(lines) <= 18, cell.id
 
 
