@@ -1,17 +1,26 @@
-"""The photos as they lie on disk: what a folder holds, how a file is decoded, how the study's data is fetched.
+"""The photos as they lie on disk: what a folder holds, how a file is decoded, how data is fetched.
 
 The folder is only ever read. `find` lists it, `read_rgb` is the one decoder of the project, `fetch` brings
 an archive or a folder into `dataset/images`.
 """
 
+import errno
+import hashlib
 import io
+import itertools
+import lzma
 import os
 import re
+import shutil
 import stat
+import tarfile
 import unicodedata
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import IO
 
 import cv2
 import numpy as np
@@ -29,11 +38,11 @@ _QUALITIES = {
     "high": "high", "highquality": "high", "hq": "high", "highres": "high",
     "low": "low", "lowquality": "low", "lq": "low", "lowres": "low",
 }  # fmt: skip
-_SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r"}
+_SYSTEM = re.compile(r"(^|/)(\.|(thumbs\.db|ehthumbs\.db|desktop\.ini|__macosx|icon\r)(/|$))", re.IGNORECASE)
 
 
 class UnusableImage(ValueError):  # noqa: N818 - the name says what the caller holds
-    """A file that gives no photo. `status` is a word or two for the table, `reason` a sentence for the reader."""
+    """A file that gives no photo. `status` is a word for the table, `reason` a sentence for the reader."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(f"{status}: {reason}")
@@ -130,7 +139,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
 
 def is_system_file(path: str) -> bool:
     """Tells what systems leave behind (`Thumbs.db`, `.DS_Store`, `__MACOSX/*`, hidden files) from photos."""
-    return any(part.startswith(".") or part.lower() in _SYSTEM_NAMES for part in path.split("/"))
+    return _SYSTEM.search(path) is not None
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -184,15 +193,18 @@ def _decode_jpeg(data: bytes, colours: str, maximum_pixels: int) -> np.ndarray |
         if coded not in ("YCbCr", "RGB", "Gray"):
             return None
         pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
+    except UnusableImage:
+        raise
+    except KeyError:  # a sampling of colours that libjpeg-turbo's simple interface does not know
+        return None
     except ValueError as error:
-        if isinstance(error, UnusableImage):
-            raise
         if not _is_padding(data, str(error)):
             raise _jpeg_error(data, str(error)) from error
         pixels = simplejpeg.decode_jpeg(data, colours, strict=False)
     if colours == "GRAY":
         pixels = pixels[:, :, 0]
-    return _upright(pixels, _jpeg_orientation(data))
+    orientation = _jpeg_orientation(data)
+    return pixels if orientation == 1 else _upright(pixels, orientation)
 
 
 def _jpeg_error(data: bytes, message: str) -> UnusableImage:
@@ -204,7 +216,7 @@ def _is_padding(data: bytes, message: str) -> bool:
     """Some cameras pad the picture's data with equal bytes before the end marker: nothing is missing then."""
     found = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
     end = data.rfind(b"\xff\xd9")
-    return bool(found) and len(set(data[end - int(found[1]) : end])) == 1
+    return found is not None and len(set(data[end - int(found[1]) : end])) == 1
 
 
 def _jpeg_orientation(data: bytes) -> int:
@@ -239,8 +251,7 @@ def _decode_other(data: bytes, maximum_pixels: int) -> np.ndarray:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size, maximum_pixels)
                 _check_end(image, data)
-                image = ImageOps.exif_transpose(image)
-                return np.asarray(_rgb(image))
+                return np.asarray(_rgb(ImageOps.exif_transpose(image)))
         except UnusableImage:
             raise
         except Image.UnidentifiedImageError as error:
@@ -298,5 +309,208 @@ def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
 
 
 def _has_image_signature(data: bytes) -> bool:
-    starts = (b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP")
-    return data.startswith(starts) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+    starts = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP")
+    return data.startswith(starts) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
+
+
+# --------------------------------------------------------------------------------------------------------
+# The study's data
+
+MAXIMUM_UNPACKED = 200 * 2**30  # bytes
+MAXIMUM_RATIO = 30  # photos are compressed already: an archive that grows more than this is a bomb
+
+
+def fetch(source: str | Path, destination: Path, sha256: str | None = None) -> Path:
+    """Brings photos to `destination`, laid out as `<person>/**/<file>`, and returns it.
+
+    `source` is a link (Google Drive or any other; an interrupted download goes on where it was), a zip or
+    tar archive, or a folder, which is copied. Folders around those of the people, as archives have, are
+    left out: people are told by where the images lie. Archives are unpacked with care: no member may lead
+    out of the folder, be a link or a device, or appear twice; sizes are limited. `destination` appears
+    complete or not at all, and must not hold anything before.
+
+    Raises FileNotFoundError, FileExistsError, ConnectionError (with the way to do it by hand), OSError
+    (disk full) and ValueError: `sha256`, where given, does not match, the archive is damaged or unsafe, or
+    it holds no images.
+    """
+    destination = Path(destination)
+    if destination.exists() and any(destination.iterdir()):
+        raise FileExistsError(f"{destination} is not empty: use it as it is, or move away what is in it.")
+    work = destination.parent / f".{destination.name}.fetching"
+    work.mkdir(parents=True, exist_ok=True)
+    link = str(source) if re.match(r"https?://", str(source)) else None
+    place = _download(link, work / "download", destination) if link else Path(source)
+    if not place.exists():
+        raise FileNotFoundError(f"There is no archive or folder {place}.")
+    unpacked = work / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        if place.is_dir():
+            _copy(place / _people_folder(place), unpacked)
+            people = unpacked
+        else:
+            _check_sha256(place, sha256)
+            _unpack(place, unpacked)
+            people = unpacked / _people_folder(unpacked)
+    except ValueError:
+        if link:
+            place.unlink()  # or the next attempt would go on with it
+        raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        shutil.rmtree(unpacked, ignore_errors=True)
+        message = f"The disk that holds {destination.parent} is full: free some space and run again."
+        raise OSError(errno.ENOSPC, message) from error
+    if destination.exists():
+        destination.rmdir()
+    people.rename(destination)
+    shutil.rmtree(work)
+    return destination
+
+
+def _download(link: str, place: Path, destination: Path) -> Path:
+    import gdown  # slow to import, and every worker process imports this module
+
+    drive = re.search(r"drive\.google\.com/(?:file/d/|.*[?&]id=)([\w-]+)", link)
+    try:
+        if drive:
+            gdown.download(id=drive[1], output=str(place), resume=True)
+        else:
+            gdown.download(url=link, output=str(place), resume=True)
+    except Exception as error:  # gdown, requests and sockets each have their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConnectionError(
+            f"{link} could not be downloaded ({reason}). Download it in a browser and give the path "
+            f"of the archive instead of the link, or unpack it by hand to {destination}/<person>/."
+        ) from error
+    return place
+
+
+def _check_sha256(archive: Path, expected: str | None) -> None:
+    if expected is None:
+        return
+    digest = hashlib.sha256()
+    with archive.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() != expected.lower():
+        found = digest.hexdigest()
+        raise ValueError(f"{archive} is not the expected archive: SHA-256 {found}, not {expected.lower()}.")
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a zip or tar archive into a new folder; only regular files, only below it, only so many
+    bytes."""
+    limit = min(MAXIMUM_UNPACKED, max(MAXIMUM_RATIO * archive.stat().st_size, 2**30))
+    total, seen = 0, set()
+    try:
+        with tqdm(desc="unpacking", unit="B", unit_scale=True) as bar:
+            for name, content in _members(archive):
+                path = _safe_path(name, archive)
+                if path in seen:
+                    raise ValueError(f"The archive {archive} holds {name!r} twice: unpack it by hand.")
+                seen.add(path)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                with content, (folder / path).open("xb") as file:
+                    while block := content.read(2**20):
+                        total += len(block)
+                        if total > limit:
+                            raise ValueError(
+                                f"The archive {archive} unpacks to more than {limit / 2**30:.1f} GiB, which "
+                                "photos do not: unpack it by hand, if you trust it, and give the folder."
+                            )
+                        file.write(block)
+                        bar.update(len(block))
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+    ) as error:
+        raise ValueError(f"The archive {archive} is damaged ({error}): download it again.") from error
+    if not seen:
+        raise ValueError(f"The archive {archive} is empty.")
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yields names and contents of an archive's files. Raises ValueError for what is no archive, and for
+    links."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as pack:
+            for info in pack.infolist():
+                if info.flag_bits & 1:
+                    raise ValueError(
+                        f"The archive {archive} has a password: unpack it by hand and give the folder."
+                    )
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise _link_error(archive, info.filename)
+                if not info.is_dir():
+                    yield info.filename, pack.open(info)
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tape:
+            for member in tape:
+                if not (member.isfile() or member.isdir()):
+                    raise _link_error(archive, member.name)
+                content = tape.extractfile(member)
+                if content is not None:
+                    yield member.name, content
+    else:
+        with archive.open("rb") as file:
+            page = file.read(200).lstrip().lower().startswith((b"<!doctype", b"<html"))
+        what = (
+            "a web page, so the link does not lead to the file" if page else "neither a zip nor a tar archive"
+        )
+        raise ValueError(f"{archive} is {what}: download and unpack it by hand and give the folder.")
+
+
+def _link_error(archive: Path, name: str) -> ValueError:
+    return ValueError(
+        f"The archive {archive} holds {name!r}, a link or a device: unpack it by hand, with care."
+    )
+
+
+def _safe_path(name: str, archive: Path) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\x00" in name or not path.parts:
+        raise ValueError(
+            f"The archive {archive} holds {name!r}, which leads out of its folder: it is not unpacked."
+        )
+    return path
+
+
+def _people_folder(folder: Path) -> str:
+    """The folder below `folder` (posix, "" for itself) that holds those of the people, by where the images
+    lie."""
+    people = set()
+    for path, _, _ in _walk(folder):
+        if is_system_file(path) or not _begins_as_image(folder / path):
+            continue
+        *folders, _ = path.split("/")
+        last = max(
+            (place for place, name in enumerate(folders) if _quality([name]) != "unknown"),
+            default=len(folders),
+        )
+        people.add(tuple(folders[:last]))
+    if not people:
+        raise ValueError(f"There are no images in {folder}.")
+    pairs = zip(min(people), max(people), strict=False)  # what the first and the last share, all share
+    common = tuple(name for name, other in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return "/".join(common[:-1] if common in people else common)
+
+
+def _begins_as_image(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _has_image_signature(file.read(32))
+    except OSError:
+        return False
+
+
+def _copy(folder: Path, destination: Path) -> None:
+    for path, _, _ in tqdm(list(_walk(folder)), desc="copying", unit=" files"):
+        if (folder / path).is_file():
+            (destination / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(folder / path, destination / path)
