@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx import load as load_onnx
+from onnx import save as save_onnx
 from onnxruntime import InferenceSession
 from torch import nn
 
@@ -46,9 +47,34 @@ def onnx(network: nn.Module, path: Path) -> Path:
             external_data=False,
             verbose=False,
         )
+        tidy(draft)
         _require_parity(module, draft, path)
         draft.replace(path)
     return path
+
+
+def tidy(file: Path) -> None:
+    """Take the exporter's notes (such as paths of this machine) out of an ONNX file and number its nodes.
+
+    InsightFace reads from the names of the first nodes whether an image is still to be brought to [-1, 1]; a
+    network that begins with a `Sub` and a `Mul` of its own would be misread.
+    """
+    model = load_onnx(str(file))
+    graph = model.graph
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for number, node in enumerate(graph.node):
+        node.name = f"node_{number}"
+    save_onnx(model, str(file))
 
 
 def _require_parity(module: nn.Module, file: Path, name: Path) -> None:
