@@ -26,7 +26,7 @@ from src import cleaning, dataset
 DAMAGES: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "cut": lambda data, rng: data[: rng.integers(len(data) // 3, len(data) - 2)],
     "cut, end marker in place": lambda data, rng: data[: len(data) * 2 // 3] + b"\xff\xd9",
-    "hole": lambda data, rng: data[:-400] + bytes(200) + data[-200:],
+    "zeros from the middle on": lambda data, rng: data[: len(data) // 2] + bytes(len(data) // 2),
     "header only": lambda data, rng: data[:20],
     "empty": lambda data, rng: b"",
     "text": lambda data, rng: b"<html>404 Not Found</html>",

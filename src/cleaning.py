@@ -89,6 +89,7 @@ def clean(
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary)
             return clean(images, folder, minimum_side, maximum_pixels, seconds_per_file, workers, place)
+    workspace.mkdir(parents=True, exist_ok=True)
     folder, limits = Path(folder), _Limits(minimum_side, maximum_pixels)
     images = images.reset_index(drop=True)
     workers = workers or os.cpu_count() or 1
