@@ -17,14 +17,17 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import CosFaceLoss
 from safetensors import safe_open
+from scipy.special import softmax
+from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
 from src import degradation, embedding, model, verification
 
-PAUSE = (
-    20.0  # seconds between states kept for resuming: a state is 0.4 GB, and short epochs would wait for it
-)
+PAUSE = 20.0  # seconds between states kept for resuming: they are 0.4 GB each, and epochs may be short
+CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def train(
     margin_softmax = CosFaceLoss(len(people), size, margin=settings.margin, scale=settings.scale).to(where)
     targets = F.normalize(torch.from_numpy(np.zeros((len(faces), 1)) if teacher is None else teacher).float())
     to_teacher = nn.Linear(size, targets.shape[1], bias=False).to(where)
+    nn.init.eye_(to_teacher.weight)
     learner = nn.ModuleDict({"network": network, "margin_softmax": margin_softmax, "to_teacher": to_teacher})
     optimizer = _optimizer(learner, settings)
 
@@ -304,3 +308,148 @@ def _fast_bfloat16(where: torch.device) -> bool:
     if where.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
     return where.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def interpolate(
+    before: model.FaceNetwork,
+    folder: Path,
+    crops: np.ndarray,
+    faces: pd.DataFrame,
+    tolerance: float = 0.002,
+    workspace: Path | None = None,
+) -> Path:
+    """Weights between those of `before` and of the checkpoint tuned from it (WiSE-FT, Wortsman et al. 2022).
+
+    The share of the tuned weights is the one with the best AUC on "val" among those that lose at most
+    `tolerance` of AUC there on pairs of high-quality photos (on all pairs, where qualities are unknown).
+    Returns a new checkpoint's folder; its record adds `interpolation`: the share chosen, and what each share
+    gave. Raises ValueError where there are no "val" rows of two people to choose on, or where the networks
+    differ.
+    """
+    val = faces["split"] == "val"
+    clean = val & (faces["quality"] == "high")
+    if not clean.any():
+        clean = val
+    tuned, record = model.load(folder), model.read_record(folder)
+    if faces["identity"][val].nunique() < 2:
+        raise ValueError('interpolation is chosen on "val", and there are not two people in it')
+    old, new = before.cpu().state_dict(), tuned.state_dict()
+    if {name: value.shape for name, value in old.items()} != {
+        name: value.shape for name, value in new.items()
+    }:
+        raise ValueError(f"{folder} holds another network than the one to start from")
+    blend = copy.deepcopy(tuned)
+    tried: list[dict[str, float]] = []
+    for share in tqdm(np.linspace(0, 1, 11).round(1).tolist(), "interpolating", leave=False):
+        blend.load_state_dict(_between(old, new, share))
+        embeddings = embedding.embed(crops[np.flatnonzero(val)], blend.to(model.device()))
+        tried.append(
+            {
+                "share": share,
+                "val_auc": verification.auc(embeddings, faces["identity"][val].to_numpy()),
+                "clean_auc": verification.auc(embeddings[clean[val]], faces["identity"][clean].to_numpy()),
+            }
+        )
+    allowed = [row for row in tried if not row["clean_auc"] < tried[0]["clean_auc"] - tolerance]
+    chosen = max(allowed, key=lambda row: row["val_auc"])["share"]
+    blend.cpu().load_state_dict(_between(old, new, chosen))
+    target = (workspace or Path(tempfile.mkdtemp(prefix="interpolation-"))) / "artefact"
+    model.save_weights(blend, target)
+    del record["network"]
+    model.save_record(blend, target, {**record, "interpolation": {"share": chosen, "tried": tried}})
+    return target
+
+
+def linear_map(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = None) -> np.ndarray:
+    """Embeddings [N, D] through a linear map fitted on the rows in "train", float32 [N, D'], unit rows.
+
+    kind: "wccn" divides by the spread within people (within-class covariance normalisation, Hatch et al.
+    2006), "lda" keeps only what tells the people in training apart (linear discriminant analysis); both with
+    Ledoit-Wolf shrinkage. None takes the one with the higher AUC on "val".
+    Raises ValueError where there are fewer than 2 people, or no person with 2 photos, in training.
+    """
+    if kind is None:
+        val = (faces["split"] == "val").to_numpy()
+        identity = faces["identity"].to_numpy()[val]
+        maps = [linear_map(embeddings, faces, kind) for kind in ("wccn", "lda")]
+        return max(maps, key=lambda mapped: np.nan_to_num(verification.auc(mapped[val], identity)))
+    _, labels, known = _known(embeddings, faces)
+    if kind == "lda":
+        lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
+        return _unit(lda.transform(embeddings))
+    if kind != "wccn":
+        raise ValueError(f'kind is "wccn" or "lda", not {kind!r}')
+    _, within = _people(known, labels)
+    return _unit((embeddings - known.mean(0)) @ np.linalg.cholesky(np.linalg.inv(within)))
+
+
+def known_people(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = 0.03) -> np.ndarray:
+    """Embeddings that say which person in "train" a photo shows, and how it looks if it shows none of them.
+
+    A photo of a person follows a Gaussian around the person's mean, with one covariance for all; people's
+    means follow a wider one (the two-covariance model of PLDA, Ioffe 2006). With p_k the probability that the
+    photo shows person k, and p_0 that it shows somebody unknown, the embedding is (sqrt(p_1), ..., sqrt(p_K),
+    sqrt(p_0) w), w being the WCCN embedding: two photos are alike if both show the same known person, or both
+    an unknown one and look alike. unknown: the share of photos expected to show people who are not in
+    "train"; 0 is a closed list of people. Returns float32 [N, K + D], unit rows. Raises ValueError as
+    `linear_map` does.
+    """
+    people, labels, known = _known(embeddings, faces)
+    means, within = _people(known, labels)
+    between = ledoit_wolf(means - means.mean(0), assume_centered=True)[0] * len(means) / (len(means) - 1)
+    densities = [
+        multivariate_normal(mean, within * (1 + 1 / count)).logpdf(embeddings)
+        for mean, count in zip(means, np.bincount(labels), strict=True)
+    ]
+    densities.append(multivariate_normal(means.mean(0), within + between).logpdf(embeddings))
+    prior = np.append(np.full(len(people), (1 - unknown) / len(people)), unknown)
+    with np.errstate(divide="ignore"):
+        shares = softmax(np.stack(densities, 1) / CAUTION + np.log(prior), axis=1)
+    looks = linear_map(embeddings, faces, "wccn")
+    return _unit(np.hstack([np.sqrt(shares[:, :-1]), np.sqrt(shares[:, -1:]) * looks]))
+
+
+def beside(first: np.ndarray, second: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, float]:
+    """Two models' unit embeddings [N, D1] and [N, D2] as one [N, D1 + D2]; and the first one's weight.
+
+    The cosine of the result is the weighted mean of theirs, at the weight with the best AUC on "val".
+    """
+    val = (faces["split"] == "val").to_numpy()
+    identity = faces["identity"].to_numpy()[val]
+
+    def joined(weight: float) -> np.ndarray:
+        return np.hstack([np.sqrt(weight) * first, np.sqrt(1 - weight) * second]).astype(np.float32)
+
+    weights = np.linspace(0, 1, 21).round(2).tolist()
+    best = max(weights, key=lambda weight: verification.auc(joined(weight)[val], identity))
+    return joined(best), best
+
+
+def _between(old: dict[str, Tensor], new: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    return {
+        name: torch.lerp(old[name], new[name], share) if old[name].is_floating_point() else old[name]
+        for name in old
+    }
+
+
+def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """People in training, their photos' labels 0, 1, ... and embeddings, in double precision."""
+    rows = (faces["split"] == "train").to_numpy()
+    people, labels = np.unique(faces["identity"].to_numpy()[rows], return_inverse=True)
+    if len(people) < 2 or len(labels) == len(people):
+        raise ValueError(
+            'a map needs 2 people, and 2 photos of one of them, in "train", and there are '
+            f"{len(people)} people with {len(labels)} photos"
+        )
+    return people, labels, embeddings[rows].astype(np.float64)
+
+
+def _people(known: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the people [K, D], and the covariance of photos around them [D, D]."""
+    means = np.array([known[labels == label].mean(0) for label in range(labels.max() + 1)])
+    return means, ledoit_wolf(known - means[labels], assume_centered=True)[0]
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.maximum(norms, 1e-12)).astype(np.float32)

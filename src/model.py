@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx2torch
 import pandas as pd
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchvision
+from onnx import numpy_helper
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+PARITY = 0.9999  # least cosine between a pack's embedding and that of the network made from it
 IMAGENET = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
 
 
@@ -22,22 +27,37 @@ class FaceNetwork(nn.Module):
     """Backbone and embedding head, working on crops made `input_size` pixels square.
 
     `forward` takes float [B, 3, H, W], RGB in [-1, 1], and returns [B, D] embeddings, not normalised.
-    `origin` says what the network is and where its weights came from; with it, `load` can rebuild the
-    network.
+    `origin` says what the network is and where its weights came from; with it (and, for a pack's recogniser,
+    its ONNX `graph`) `load` can rebuild the network.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, input_size: int, origin: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        input_size: int,
+        origin: dict[str, Any],
+        graph: bytes | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.input_size = input_size
         self.origin = origin
+        self.graph = graph
 
     def forward(self, images: Tensor) -> Tensor:
         size = (self.input_size, self.input_size)
         if tuple(images.shape[-2:]) != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         return self.head(self.backbone(images))
+
+    def train(self, mode: bool = True) -> "FaceNetwork":
+        """Batch norms of a pack's recogniser keep the statistics of the millions of faces it has seen."""
+        super().train(mode)
+        if self.graph is not None:
+            self.backbone.eval()
+        return self
 
 
 class ImageNetInput(nn.Module):
@@ -85,6 +105,106 @@ def resnet50(weights: str, embedding_size: int = 256, input_size: int = 112, see
     return FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, input_size, origin)
 
 
+class RawPixels(nn.Module):
+    """From [-1, 1] to [0, 255], for graphs that bring pixels to their own scale."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * 127.5 + 127.5
+
+
+def from_pack(recogniser: Path) -> FaceNetwork:
+    """A pack's recogniser (ONNX, for crops of 112 x 112) as a network that can be tuned.
+
+    Its batch norms are mostly folded into convolutions, and what is left of them stays as it is. Reshapes to
+    a single row, as some exporters write them, are made to take a batch.
+    Raises FileNotFoundError without the file, ValueError where it is no recogniser that can be rebuilt, or
+    where the network's embeddings differ from the file's: cosine below 0.9999, one by one or in a batch.
+    """
+    if not recogniser.is_file():
+        raise FileNotFoundError(f"there is no recogniser at {recogniser}")
+    graph = recogniser.read_bytes()
+    network = _from_graph(graph, recogniser.name)
+    _require_parity(network, graph, recogniser)
+    return network
+
+
+def _from_graph(graph: bytes, name: str) -> FaceNetwork:
+    try:
+        proto = onnx.load_from_string(graph)
+        _free_batch(proto.graph)
+        backbone = onnx2torch.convert(proto)
+    except Exception as error:  # protobuf and onnx2torch raise all kinds
+        raise ValueError(f"{name} can't be rebuilt as a torch network: {error}") from error
+    # InsightFace's own rule (ArcFaceONNX): with nodes of these names at its beginning, a graph wants raw
+    # pixels.
+    names = [node.name for node in proto.graph.node[:8]]
+    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
+    multiplies = any(name.startswith(("Mul", "_mul")) for name in names)
+    entry: nn.Module = RawPixels() if subtracts and multiplies else nn.Identity()
+    network = FaceNetwork(nn.Sequential(entry, backbone), nn.Identity(), 112, {}, graph).eval()
+    with torch.inference_mode():
+        shape = tuple(network(torch.zeros(1, 3, 112, 112)).shape)
+    if len(shape) != 2:
+        raise ValueError(f"{name} is no recogniser: for one crop it gives {list(shape)}, not a row")
+    network.origin |= {"architecture": "pack", "weights": name, "embedding_size": shape[1], "input_size": 112}
+    return network
+
+
+def _free_batch(graph: onnx.GraphProto) -> None:
+    """Makes Reshapes what onnx2torch and a batch need.
+
+    Those to a single row, or to [1, C, H, W], take any number of rows, which they would mix up. `allowzero`,
+    which onnx2torch does not know and torch's exporter always sets, goes where the shape has no zero.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        shape = numpy_helper.to_array(constants[node.input[1]]).copy()
+        if 0 not in shape:
+            del node.attribute[:]
+        if len(shape) == 2 and shape[0] == 1:
+            node.op_type = "Flatten"
+            del node.input[1]
+        elif len(shape) > 2 and shape[0] == 1:
+            shape[0] = 0 if -1 in shape else -1  # 0 copies the side of the input
+            free = numpy_helper.from_array(shape, f"{node.output[0]}/free_shape")
+            graph.initializer.append(free)
+            node.input[1] = free.name
+
+
+def _require_parity(network: FaceNetwork, graph: bytes, file: Path) -> None:
+    import onnxruntime  # only here: everything else about networks works without it
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0].name
+    generator = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(4, 3, 7, 7, generator=generator), size=112, mode="bicubic").clamp(0, 1)
+    images = smooth * 2 - 1
+    with torch.inference_mode():
+        pixels = network.backbone[0](images).numpy()  # type: ignore[index]
+        expected = np.concatenate(
+            [session.run(None, {entry: pixels[i : i + 1]})[0] for i in range(len(pixels))]
+        )
+        found = {
+            "one by one": torch.cat([network(image[None]) for image in images]),
+            "in a batch": network(images),
+        }
+    for how, embeddings in found.items():
+        if embeddings.shape != expected.shape:
+            cosine = -1.0
+        else:
+            cosine = F.cosine_similarity(embeddings, torch.from_numpy(expected)).min().item()
+        if not cosine >= PARITY:  # a NaN fails too
+            raise ValueError(
+                f"{file} was not rebuilt faithfully: {how}, its embeddings differ from the file's "
+                f"(cosine {cosine:.5f}, at least {PARITY} needed)"
+            )
+
+
 def pretrained(network: FaceNetwork) -> bool:
     """Whether the backbone started from learnt weights, which a high learning rate would destroy."""
     return network.origin["weights"] != "none"
@@ -98,8 +218,10 @@ def device() -> torch.device:
 
 
 def save_weights(network: FaceNetwork, folder: Path) -> None:
-    """Writes the weights of a checkpoint: model.safetensors."""
+    """Writes the weights of a checkpoint: model.safetensors, and graph.onnx for a pack's recogniser."""
     folder.mkdir(parents=True, exist_ok=True)
+    if network.graph is not None:
+        (folder / "graph.onnx").write_bytes(network.graph)
     write_tensors(folder / "model.safetensors", network.state_dict())
 
 
@@ -117,11 +239,14 @@ def load(folder: Path) -> FaceNetwork:
     together.
     """
     origin = read_record(folder)["network"]
-    if origin["architecture"] != "resnet50":
+    if origin["architecture"] == "resnet50":
+        network = resnet50("none", origin["embedding_size"], origin["input_size"])
+    elif origin["architecture"] == "pack" and (folder / "graph.onnx").is_file():
+        network = _from_graph((folder / "graph.onnx").read_bytes(), origin["weights"])
+    else:
         raise ValueError(
-            f"{folder / 'model.json'} asks for the unknown architecture {origin['architecture']!r}"
+            f"{folder} can't be rebuilt: unknown architecture {origin['architecture']!r} or no graph.onnx"
         )
-    network = resnet50("none", origin["embedding_size"], origin["input_size"])
     network.origin = origin
     _fit(network, _read(folder / "model.safetensors"), str(folder / "model.safetensors"))
     return network.eval()

@@ -152,3 +152,116 @@ def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
     assert (same | mirrored).all()
     assert same.any()
     assert mirrored.any()
+
+
+# ---------------------------------------------------------------- between old and new weights
+
+
+def test_interpolation_keeps_clean_accuracy_and_starts_from_the_old_weights(photos, tmp_path, monkeypatch):
+    crops, faces = photos
+    faces = faces.assign(quality=np.tile(["high", "low"], 16))
+    before = model.resnet50("none", embedding_size=8, input_size=32)
+    folder = finetuning.train(before, crops, faces, dataclasses.replace(QUICK, epochs=1), workspace=tmp_path)
+    old, new = before.state_dict(), model.load(folder).state_dict()
+    name = "head.0.weight"
+    aucs = iter(np.repeat(np.linspace(0.7, 0.8, 11), 2))  # of val and of its clean photos, at each share
+
+    def risen_and_fallen(embeddings, identity):
+        auc = next(aucs)
+        return float(auc if len(embeddings) == 8 else (0.9 if auc < 0.745 else 0.8))
+
+    monkeypatch.setattr(finetuning.verification, "auc", risen_and_fallen)
+    blend = finetuning.interpolate(before, folder, crops, faces)
+    record = model.read_record(blend)
+    assert record["interpolation"]["share"] == 0.4, "the highest on val that loses nothing on clean photos"
+    assert [row["share"] for row in record["interpolation"]["tried"]] == [i / 10 for i in range(11)]
+    expected = torch.lerp(old[name], new[name], 0.4)
+    torch.testing.assert_close(model.load(blend).state_dict()[name], expected)
+    assert record["history"] == model.read_record(folder)["history"]
+
+
+def test_interpolation_needs_people_to_choose_on(photos, tmp_path):
+    crops, faces = photos
+    faces = faces.assign(split="train", quality="unknown")
+    before = model.resnet50("none", embedding_size=8, input_size=32)
+    folder = finetuning.train(before, crops, faces, dataclasses.replace(QUICK, epochs=1), workspace=tmp_path)
+    with pytest.raises(ValueError, match='chosen on "val"'):
+        finetuning.interpolate(before, folder, crops, faces)
+
+
+# ---------------------------------------------------------------- maps of frozen embeddings
+
+
+@pytest.fixture
+def frozen():
+    """Embeddings of 5 people in training and 3 unknown ones; most of the spread says nothing of identity."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(0, 1, (8, 12))
+    means[:, 6:] = 0
+    spread = np.r_[np.full(6, 0.4), np.full(6, 3.0)]
+    identity = np.repeat([f"person {i}" for i in range(8)], 60)
+    embeddings = means.repeat(60, 0) + rng.normal(0, 1, (480, 12)) * spread
+    split = np.where(
+        identity < "person 5", np.tile(["train"] * 40 + ["val"] * 8 + ["test_seen"] * 12, 8), "test_unseen"
+    )
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings.astype(np.float32), pd.DataFrame({"identity": identity, "split": split})
+
+
+def auc(embeddings, faces, split):
+    rows = (faces["split"] == split).to_numpy()
+    return finetuning.verification.auc(embeddings[rows], faces["identity"].to_numpy()[rows])
+
+
+@pytest.mark.parametrize("kind", ["wccn", "lda", None])
+def test_linear_maps_take_out_what_varies_within_people(frozen, kind):
+    embeddings, faces = frozen
+    mapped = finetuning.linear_map(embeddings, faces, kind)
+    np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-5)
+    for split in ("test_seen", "test_unseen") if kind == "wccn" else ("test_seen",):
+        assert auc(mapped, faces, split) > auc(embeddings, faces, split) + 0.1
+
+
+@pytest.mark.parametrize("fit", [finetuning.linear_map, finetuning.known_people])
+def test_maps_see_nothing_but_training(frozen, fit):
+    embeddings, faces = frozen
+    other = faces.assign(identity=np.where(faces["split"].str.startswith("test"), "x", faces["identity"]))
+    assert np.array_equal(fit(embeddings, faces), fit(embeddings, other))
+    changed = np.where((faces["split"] == "test_seen").to_numpy()[:, None], embeddings[::-1], embeddings)
+    train = (faces["split"] == "train").to_numpy()
+    np.testing.assert_allclose(fit(changed, faces)[train], fit(embeddings, faces)[train], atol=1e-6)
+
+
+def test_known_people_are_told_apart_and_unknown_ones_still_compared(frozen):
+    embeddings, faces = frozen
+    listed = finetuning.known_people(embeddings, faces, unknown=0.0)
+    open_ended = finetuning.known_people(embeddings, faces, unknown=0.2)
+    np.testing.assert_allclose(np.linalg.norm(open_ended, axis=1), 1, rtol=1e-5)
+    assert auc(listed, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
+    assert auc(open_ended, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
+    assert auc(open_ended, faces, "test_unseen") > auc(listed, faces, "test_unseen")
+    nobody = 1 - (open_ended[:, :5] ** 2).sum(1)
+    assert nobody[faces["split"] == "test_unseen"].mean() > 1.5 * nobody[faces["split"] == "test_seen"].mean()
+
+
+def test_maps_need_people_with_photos(frozen):
+    embeddings, faces = frozen
+    with pytest.raises(ValueError, match="needs 2 people"):
+        finetuning.linear_map(embeddings, faces.assign(identity="one"), "lda")
+    with pytest.raises(ValueError, match="needs 2 people"):
+        finetuning.known_people(embeddings, faces.assign(identity=np.arange(480).astype(str)))
+    with pytest.raises(ValueError, match='"wccn" or "lda"'):
+        finetuning.linear_map(embeddings, faces, "pca")
+
+
+def test_two_models_side_by_side_are_no_worse_than_either_on_validation(frozen):
+    embeddings, faces = frozen
+    noise = np.random.default_rng(1).normal(size=(480, 4)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    mapped = finetuning.linear_map(embeddings, faces, "lda")
+    together, weight = finetuning.beside(noise, mapped, faces)
+    assert weight < 0.3
+    np.testing.assert_allclose(
+        together @ together.T, weight * noise @ noise.T + (1 - weight) * mapped @ mapped.T, atol=1e-5
+    )
+    assert auc(together, faces, "val") >= max(auc(noise, faces, "val"), auc(mapped, faces, "val"))

@@ -1,9 +1,16 @@
 import json
+import warnings
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
 import torchvision
+from onnx import helper, numpy_helper
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src import model
 
@@ -111,3 +118,144 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"network": {"architecture": "os.system"}}))
     with pytest.raises(ValueError, match=r"unknown architecture 'os\.system'"):
         model.load(tmp_path)
+
+
+# ---------------------------------------------------------------- a pack's recogniser
+
+
+def write_recogniser(file, shape, nodes=()):
+    """A convolution, an average, and a Reshape to `shape`, after `nodes` that go from "input" to "ready"."""
+    kernel = np.random.default_rng(0).normal(size=(8, 3, 5, 5)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            *(nodes or [helper.make_node("Identity", ["input"], ["ready"])]),
+            helper.make_node("Conv", ["ready", "kernel"], ["maps"], kernel_shape=[5, 5], strides=[4, 4]),
+            helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
+            helper.make_node("Reshape", ["means", "shape"], ["embedding"]),
+        ],
+        "recogniser",
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["batch", 3, 112, 112])],
+        [helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(kernel, "kernel"), numpy_helper.from_array(np.array(shape), "shape")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    return file
+
+
+@pytest.mark.parametrize("shape", [[1, 8], [1, -1], [-1, 8], [0, 8]])
+def test_a_pack_recogniser_takes_batches_even_where_its_reshape_does_not(tmp_path, shape):
+    file = write_recogniser(tmp_path / "recogniser.onnx", shape)
+    network = model.from_pack(file)
+    images = torch.rand(3, 3, 112, 112) * 2 - 1
+    session = onnxruntime.InferenceSession(file)
+    single = np.concatenate([session.run(None, {"input": images[i : i + 1].numpy()})[0] for i in range(3)])
+    np.testing.assert_allclose(network(images).detach().numpy(), single, rtol=1e-3, atol=1e-4)
+    assert network.origin["embedding_size"] == 8
+    assert model.pretrained(network)
+
+
+def test_a_recogniser_that_is_rebuilt_wrongly_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "_free_batch", lambda graph: None)
+    with pytest.raises(ValueError, match=r"recogniser\.onnx was not rebuilt faithfully: in a batch"):
+        model.from_pack(write_recogniser(tmp_path / "recogniser.onnx", [1, -1]))
+
+
+def test_a_graph_that_scales_pixels_itself_is_given_pixels(tmp_path):
+    middle, scale = np.float32(127.5), np.float32(1 / 128)
+    constants = [
+        numpy_helper.from_array(np.array(value), name) for name, value in (("m", middle), ("s", scale))
+    ]
+    nodes = [
+        *(helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in constants),
+        helper.make_node("Sub", ["input", "m"], ["centred"], name="Sub_0"),
+        helper.make_node("Mul", ["centred", "s"], ["ready"], name="Mul_0"),
+    ]
+    plain = model.from_pack(write_recogniser(tmp_path / "plain.onnx", [1, 8]))
+    raw = model.from_pack(write_recogniser(tmp_path / "raw.onnx", [1, 8], nodes))
+    images = torch.rand(2, 3, 112, 112) * 2 - 1
+    torch.testing.assert_close(raw(images), plain(images * 127.5 / 128), rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_no_recogniser_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no recogniser at"):
+        model.from_pack(tmp_path / "absent.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ValueError, match=r"broken\.onnx can't be rebuilt"):
+        model.from_pack(tmp_path / "broken.onnx")
+    with pytest.raises(ValueError, match=r"maps\.onnx is no recogniser"):
+        model.from_pack(write_recogniser(tmp_path / "maps.onnx", [1, 8, 1, 1]))
+
+
+class Block(nn.Module):
+    """Of arcface_torch's IResNet: the norms after convolutions folded into them, the first one left."""
+
+    def __init__(self, before, channels, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(before)
+        self.conv1 = folded(nn.Conv2d(before, channels, 3, 1, 1, bias=False))
+        self.prelu = nn.PReLU(channels)
+        self.conv2 = folded(nn.Conv2d(channels, channels, 3, stride, 1, bias=False))
+        plain = stride == 1 and before == channels
+        self.downsample = (
+            nn.Identity() if plain else folded(nn.Conv2d(before, channels, 1, stride, bias=False))
+        )
+
+    def forward(self, images):
+        return self.conv2(self.prelu(self.conv1(self.bn1(images)))) + self.downsample(images)
+
+
+def folded(convolution):
+    norm = nn.BatchNorm2d(convolution.out_channels)
+    norm.running_mean, norm.running_var = torch.rand(len(norm.weight)), 0.5 + torch.rand(len(norm.weight))
+    return fuse_conv_bn_eval(convolution.eval(), norm.eval())
+
+
+@pytest.fixture(scope="session")
+def iresnet50(tmp_path_factory):
+    """The architecture of buffalo_l's w600k_r50.onnx with random weights, a quarter as wide to save time."""
+    torch.manual_seed(0)
+    stages, before = [], 16
+    for channels, blocks in ((16, 3), (32, 4), (64, 14), (128, 3)):
+        for i in range(blocks):
+            stages.append(Block(before, channels, 2 if i == 0 else 1))
+            before = channels
+    network = nn.Sequential(
+        folded(nn.Conv2d(3, 16, 3, 1, 1, bias=False)), nn.PReLU(16), *stages,
+        nn.BatchNorm2d(128), nn.Dropout(0.0), nn.Flatten(), nn.Linear(128 * 49, 512), nn.BatchNorm1d(512),
+    ).eval()  # fmt: skip
+    file = tmp_path_factory.mktemp("pack") / "w600k_r50.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = (torch.zeros(2, 3, 112, 112),)
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(
+            network,
+            example,
+            file,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            opset_version=18,
+            external_data=False,
+            verbose=False,
+        )
+    return file
+
+
+def test_the_iresnet50_of_buffalo_l_is_tuned_saved_and_loaded(iresnet50, tmp_path):
+    network = model.from_pack(iresnet50)
+    assert network.origin["embedding_size"] == 512
+    images = torch.rand(2, 3, 112, 112) * 2 - 1
+    before = network(images).detach()
+    statistics = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
+    network(images).square().mean().backward()
+    optimizer.step()
+    network.eval()
+    assert not torch.allclose(network(images), before)
+    assert all(
+        torch.equal(value, statistics[name]) for name, value in network.named_buffers() if name in statistics
+    )
+    model.save_weights(network, tmp_path)
+    model.save_record(network, tmp_path, {})
+    torch.testing.assert_close(model.load(tmp_path)(images), network(images))
