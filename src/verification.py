@@ -8,21 +8,20 @@ pairs rejected, TAR = 1 - FRR; FTE is the share of photos a model gives no embed
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
 QUALITIES = ("high", "low", "unknown")
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
-FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+FARS = {f"tar_far_1e-{digits}": 10.0**-digits for digits in (1, 2, 3, 4)}
 SUPPORT = (
     30  # impostor pairs that must be expected above a threshold for its FAR to be reported ("rule of 30")
 )
@@ -134,64 +133,103 @@ def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
     vectors = _checked(embeddings, chosen.rows, "the model")
     everything = np.ones(n, bool)
     counts = _count(vectors, chosen, everything, np.isnan(vectors[:, 0]))["all"]
-    return float(_auc(counts.genuine, counts.impostor))
+    return float(_area(*_rates(counts.genuine, counts.impostor)))
 
 
 def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
-    """One row per test set, stratum and model: metrics with 95 % intervals, differences to a baseline.
+    """One row per test set, stratum and model: measures with 95 % intervals, differences to the baseline's.
 
-    baseline: the model the others are compared with (default: the first).
+    baseline: the model that the others are compared with (default: the first). `<measure>_low` and `_high`
+    bound the measure, `<measure>_difference` is the model's less the baseline's on the same pairs, with
+    `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose FAR the pairs cannot
+    support is NaN, and `unsupported` names it; so is an interval with fewer than three people.
+    pauc is the mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol.
     """
     rows = []
     for test, models in results.items():
         reference = baseline or next(iter(models))
+        if reference not in models:
+            raise ValueError(f"the baseline {reference!r} is not among the models: {', '.join(models)}")
         for quality in STRATA:
-            for name, strata in models.items():
-                if quality in strata:
-                    row = {"model": name, "test": test, "quality": quality}
-                    rows.append(row | _row(strata[quality], models[reference][quality]))
+            measured = {
+                name: _measure(strata[quality]) for name, strata in models.items() if quality in strata
+            }
+            for name, (row, left_out, weights) in measured.items():
+                head = {"model": name, "test": test, "quality": quality, "baseline": reference}
+                compared = _compare(row, left_out, measured[reference], weights)
+                rows.append(head | row | compared)
     return pd.DataFrame(rows)
 
 
-def _row(counts: Counts, reference: Counts) -> dict[str, float]:
-    impostor = int(counts.impostor.sum())
-    row: dict[str, float] = {
+Measured = tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]
+
+
+def _measure(counts: Counts) -> Measured:
+    """A row of the report, and what its differences need: measures with a unit left out, units' weights."""
+    genuine, impostor = int(counts.genuine.sum()), int(counts.impostor.sum())
+    row: dict[str, Any] = {
         "people": counts.people,
         "photos": counts.photos,
-        "genuine": int(counts.genuine.sum()),
+        "genuine": genuine,
         "impostor": impostor,
         "left_out": counts.left_out,
         "fte": counts.failed / max(counts.photos, 1),
     }
-    for name, metric in METRICS.items():
-        row[name], row[f"{name}_low"], row[f"{name}_high"] = _with_interval(counts, metric)
-    for far in FARS:
-        metric = _tar_at(far)
-        name = f"tar_far_{far:.0e}".replace("e-0", "e-")
-        values = _with_interval(counts, metric) if impostor * far >= SUPPORT else (np.nan, np.nan, np.nan)
-        row[name], row[f"{name}_low"], row[f"{name}_high"] = values
-    names = ("auc_difference", "auc_difference_low", "auc_difference_high", "auc_difference_p")
-    return row | dict(zip(names, _difference(counts, reference, _auc), strict=True))
+    values = _measures(*_rates(counts.genuine, counts.impostor))
+    left_out = _measures(*_rates(*_without_each(counts)))
+    weights = counts.unit_genuine.sum(1)
+    missing = [name for name, far in FARS.items() if impostor * far < SUPPORT]
+    for name, value in values.items():
+        if name in missing:
+            left_out[name] = np.full(len(weights), np.nan)
+        row[name] = np.nan if name in missing else float(value)
+        row[f"{name}_low"], row[f"{name}_high"] = _interval(row[name], left_out[name], weights)
+    row["d_prime"] = _d_prime(counts)
+    row["unsupported"] = ", ".join(missing)
+    return row, left_out, weights
 
 
-# -------------------------------------------------- metrics of counts [..., K] by ascending score
+def _compare(
+    row: dict[str, Any], left_out: dict[str, np.ndarray], reference: Measured, weights: np.ndarray
+) -> dict[str, float]:
+    compared: dict[str, float] = {}
+    for name, values in left_out.items():
+        difference = row[name] - reference[0][name]
+        low, high, p = _difference(difference, values - reference[1][name], weights)
+        key = f"{name}_difference"
+        compared |= {key: difference, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
+    return compared
 
 
-def _auc(genuine: np.ndarray, impostor: np.ndarray) -> np.ndarray:
-    below = np.cumsum(impostor, -1) - impostor / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (genuine * below).sum(-1) / (genuine.sum(-1) * impostor.sum(-1, dtype=float))
+# ---------------------------------------------------------------- measures
 
 
 def _rates(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FAR and TAR at thresholds from above the highest score to the lowest: [..., K + 1], ascending."""
+    """FAR and TAR [..., K + 1] of counts [..., K], from no pair accepted to all."""
     rates = []
     for counts in (impostor, genuine):
-        accepted = np.cumsum(counts[..., ::-1], -1, dtype=float)
-        accepted = np.concatenate([np.zeros_like(accepted[..., :1]), accepted], -1)
+        accepted = np.zeros((*counts.shape[:-1], counts.shape[-1] + 1))
+        np.cumsum(counts[..., ::-1], -1, out=accepted[..., 1:])
         with np.errstate(invalid="ignore", divide="ignore"):
             rates.append(accepted / accepted[..., -1:])
     return rates[0], rates[1]
+
+
+def _area(far: np.ndarray, tar: np.ndarray, until: float = 1.0) -> np.ndarray:
+    """Mean TAR over the FARs from 0 to `until`; pairs of equal score count half."""
+    steps = np.diff(np.minimum(far, until), axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = np.nan_to_num(np.diff(tar, axis=-1) / np.diff(far, axis=-1), posinf=0.0)
+    area = (steps * (tar[..., :-1] + slope * steps / 2)).sum(-1) / until
+    return np.where(np.isnan(tar[..., -1]), np.nan, area)
+
+
+def _measures(far: np.ndarray, tar: np.ndarray) -> dict[str, np.ndarray]:
+    """Every measure of ROC curves [..., K + 1]."""
+    curves = zip(far.reshape(-1, far.shape[-1]), tar.reshape(-1, far.shape[-1]), strict=True)
+    at = np.array([np.interp(list(FARS.values()), *curve) for curve in curves]).reshape(*far.shape[:-1], -1)
+    measures = {"auc": _area(far, tar), "pauc": _area(far, tar, 0.1), "eer": _crossing(far + tar - 1, far)}
+    return measures | {name: at[..., i] for i, name in enumerate(FARS)}
 
 
 def _crossing(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -201,72 +239,72 @@ def _crossing(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
     y0, y1 = (np.take_along_axis(values, at, -1)[..., 0] for at in (after - 1, after))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(x1 > x0, np.clip(-x0 / (x1 - x0), 0, 1), 0.0)
-    return np.where(np.isnan(x0 + x1), np.nan, y0 + share * (y1 - y0))
+    return y0 + share * (y1 - y0)
 
 
-def _tar_at(far: float) -> Metric:
-    def metric(genuine: np.ndarray, impostor: np.ndarray) -> np.ndarray:
-        fars, tars = _rates(genuine, impostor)
-        return _crossing(fars - far, tars)
+def _d_prime(counts: Counts) -> float:
+    """Distance of the mean scores in standard deviations; failures to enrol have no score."""
+    scored = np.isfinite(counts.score)
+    moments = []
+    for weights in (counts.genuine[scored], counts.impostor[scored]):
+        if not weights.sum():
+            return np.nan
+        mean = np.average(counts.score[scored], weights=weights)
+        moments.append((mean, np.average((counts.score[scored] - mean) ** 2, weights=weights)))
+    (g, g_variance), (i, i_variance) = moments
+    spread = np.sqrt((g_variance + i_variance) / 2)
+    return float((g - i) / spread) if spread else np.nan
 
-    return metric
-
-
-def _eer(genuine: np.ndarray, impostor: np.ndarray) -> np.ndarray:
-    fars, tars = _rates(genuine, impostor)
-    return _crossing(fars - (1 - tars), fars)
-
-
-METRICS: dict[str, Metric] = {"auc": _auc, "eer": _eer}
 
 # ---------------------------------------------------------------- uncertainty
 
 
-def _leave_one_out(counts: Counts, metric: Metric) -> np.ndarray:
-    """The metric with each unit left out in turn, [U]."""
-    genuine, impostor = counts.unit_genuine, counts.unit_impostor
-    total = [_coarsened(counts, part) for part in (counts.genuine, counts.impostor)]
-    return metric(total[0] - genuine, total[1] - impostor)
-
-
-def _coarsened(counts: Counts, fine: np.ndarray) -> np.ndarray:
+def _coarse(counts: Counts, fine: np.ndarray) -> np.ndarray:
     at = np.searchsorted(counts.unit_score, counts.score, side="right") - 1
-    return np.bincount(at, fine, minlength=len(counts.unit_score)).astype(np.int64)
+    return np.bincount(at, fine, minlength=len(counts.unit_score))
 
 
-def _jackknife(values: np.ndarray) -> tuple[float, int]:
-    """Standard error and degrees of freedom from leave-one-out values [U]."""
-    n = len(values)
-    if n < 3 or not np.isfinite(values).all():
-        return np.nan, 0
-    return float(np.sqrt((n - 1) / n * ((values - values.mean()) ** 2).sum())), n - 1
+def _without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Genuine and impostor counts with each unit left out in turn: [U, C]."""
+    return (
+        _coarse(counts, counts.genuine) - counts.unit_genuine,
+        _coarse(counts, counts.impostor) - counts.unit_impostor,
+    )
 
 
-def _with_interval(counts: Counts, metric: Metric) -> tuple[float, float, float]:
-    value = float(metric(counts.genuine, counts.impostor))
-    error, freedom = _jackknife(_leave_one_out(counts, metric))
+def _error(left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Standard error by the delete-one jackknife, and its degrees of freedom; NaN with fewer than 3 units.
+
+    left_out: the estimate without each unit [U]; weights: [U], the units' genuine pairs.
+    """
+    n = len(left_out)
+    if n < 3 or not np.isfinite(left_out).all():
+        return np.nan, np.nan
+    error = np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+    return float(error), max(1.0, float(weights.sum() ** 2 / (weights.astype(float) ** 2).sum()) - 1)
+
+
+def _interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a rate: Wilson's, for as many trials as would give the rate its standard error."""
+    error, freedom = _error(left_out, weights)
     if not np.isfinite(value + error):
-        return value, np.nan, np.nan
+        return np.nan, np.nan
     t = stats.t.ppf(0.975, freedom)
     n = value * (1 - value) / error**2 if error > 0 and 0 < value < 1 else freedom + 1
     centre = (value + t**2 / (2 * n)) / (1 + t**2 / n)
     half = t / (1 + t**2 / n) * np.sqrt(value * (1 - value) / n + t**2 / (4 * n**2))
-    return value, max(0.0, centre - half), min(1.0, centre + half)
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def _difference(counts: Counts, reference: Counts, metric: Metric) -> tuple[float, float, float, float]:
-    """Difference of the metric to the reference's, its 95 % interval and p-value."""
-    difference = float(
-        metric(counts.genuine, counts.impostor) - metric(reference.genuine, reference.impostor)
-    )
-    left_out = _leave_one_out(counts, metric) - _leave_one_out(reference, metric)
-    error, freedom = _jackknife(left_out)
-    if not np.isfinite(difference + error):
-        return difference, np.nan, np.nan, np.nan
+def _difference(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
+    """95 % interval and p-value of a difference between two models."""
+    error, freedom = _error(left_out, weights)
+    if not np.isfinite(value + error):
+        return np.nan, np.nan, np.nan
     if error == 0:
-        return difference, difference, difference, 1.0 if difference == 0 else 0.0
+        return value, value, 1.0 if value == 0 else 0.0
     half = stats.t.ppf(0.975, freedom) * error
-    return difference, difference - half, difference + half, 2 * stats.t.sf(abs(difference) / error, freedom)
+    return value - half, value + half, float(2 * stats.t.sf(abs(value) / error, freedom))
 
 
 # ---------------------------------------------------------------- counting pairs
@@ -305,7 +343,6 @@ def _count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarr
     people = int(test.identity.max()) + 1
     if people > _UNITS:
         unit = np.random.default_rng(0).permutation(people)[test.identity] % _UNITS
-    units = min(people, _UNITS)
     order = np.lexsort((test.group, test.identity, unit, test.quality))
     order = order[keep[order]]
     quality, unit, identity, group = (part[order] for part in (test.quality, unit, test.identity, test.group))
@@ -319,68 +356,63 @@ def _count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarr
         for start in range(first, stop, _TILE)
     ]
     jobs = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
-    fine: dict[tuple[int, int], np.ndarray] = {}
-    coarse: dict[tuple[int, int], np.ndarray] = {}
-    for a, b in jobs:
-        key = (int(quality[a.start]), int(quality[b.start]))
-        if key not in fine:
-            fine[key] = np.zeros((2, _CODES), np.int64)
-            coarse[key] = np.zeros((2, units, _COARSE), np.int64)
+    keys = [(int(quality[a.start]), int(quality[b.start])) for a, b in jobs]
+    # [genuine, all]: by code, and by unit and coarse code
+    fine = {key: np.zeros((2, _CODES), np.int64) for key in set(keys)}
+    coarse = {key: np.zeros((2, min(people, _UNITS), _COARSE), np.int64) for key in set(keys)}
     lock = Lock()
 
-    def work(job: tuple[slice, slice]) -> None:
+    def work(job: tuple[slice, slice], key: tuple[int, int]) -> None:
         a, b = job
-        key = (int(quality[a.start]), int(quality[b.start]))
-        scores = vectors[a] @ vectors[b].T
-        scores *= _STEPS
-        scores += _ZERO
-        codes = scores.astype(np.int64)
-        codes[failed[a]] = _FAILED
-        codes[:, failed[b]] = _FAILED
+        codes = _codes(vectors[a], vectors[b], failed[a], failed[b])
         if a == b:
             codes[np.tri(len(codes), dtype=bool)] = _LEFT_OUT
         for g in np.intersect1d(group[a], group[b]):
             if g >= 0:
                 codes[np.ix_(group[a] == g, group[b] == g)] = _LEFT_OUT
-        genuine, of_unit = _genuine(codes, identity[a], identity[b], unit[a])
-        local = np.stack(
-            [np.bincount(genuine, minlength=_CODES), np.bincount(codes.ravel(), minlength=_CODES)]
-        )
-        codes >>= _SHIFT
+        genuine, genuine_unit = _within(codes, identity[a], identity[b], unit[a])
+        inside, inside_unit = _within(codes, unit[a], unit[b], unit[a])
         with lock:
-            fine[key] += local
-            np.add.at(coarse[key][0], (of_unit, genuine >> _SHIFT), 1)
-            first = unit[b].min()
-            columns = (unit[b] - first) * _COARSE
-            width = int(unit[b].max() - first) + 1
-            for u in np.unique(unit[a]):
-                part = codes[unit[a] == u] + columns
-                table = np.bincount(part.ravel(), minlength=width * _COARSE).reshape(width, _COARSE)
-                coarse[key][1, first : first + width] += table
-                coarse[key][1, u] += table.sum(0)
-                if first <= u < first + width:
-                    coarse[key][1, u] -= table[u - first]
+            np.add.at(fine[key][0], genuine, 1)
+            np.add.at(fine[key][1], codes.ravel(), 1)
+            np.add.at(coarse[key][0], (genuine_unit, genuine >> _SHIFT), 1)
+            np.subtract.at(coarse[key][1], (inside_unit, inside >> _SHIFT), 1)  # or they would count twice
+        codes >>= _SHIFT
+        for units, shape in ((unit[a], (-1, 1)), (unit[b], (1, -1))):
+            first, last = int(units.min()), int(units.max()) + 1
+            labels = codes + (units - first).reshape(shape) * _COARSE
+            table = np.bincount(labels.ravel(), minlength=(last - first) * _COARSE)
+            with lock:
+                coarse[key][1, first:last] += table.reshape(-1, _COARSE)
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, jobs))
-    for counts in (*fine.values(), *coarse.values()):
-        counts[1] -= counts[0]
+        list(pool.map(work, jobs, keys))
 
     result = {}
     for name, wanted in STRATA.items():
-        keys = [key for key in fine if wanted in (None, key)]
-        if keys:
-            of = np.isin(quality, np.unique([wanted] if wanted else keys))
-            pairs = sum(_pairs(quality, *key) for key in keys)
+        of = [key for key in fine if wanted in (None, key)]
+        if of:
+            photos = np.isin(quality, np.unique(of))
             result[name] = _compressed(
-                np.sum([fine[key] for key in keys], 0),
-                np.sum([coarse[key] for key in keys], 0),
-                people=len(np.unique(identity[of])),
-                photos=int(of.sum()),
-                failed=int(failed[of].sum()),
-                pairs=pairs,
+                [fine[key] for key in of],
+                np.sum([coarse[key] for key in of], 0),
+                people=len(np.unique(identity[photos])),
+                photos=int(photos.sum()),
+                failed=int(failed[photos].sum()),
+                pairs=sum(_pairs(quality, *key) for key in of),
             )
     return result
+
+
+def _codes(a: np.ndarray, b: np.ndarray, a_failed: np.ndarray, b_failed: np.ndarray) -> np.ndarray:
+    """The codes [n, m] of the scores of unit rows [n, D] with unit rows [m, D]."""
+    scores = a @ b.T
+    scores *= _STEPS
+    scores += _ZERO
+    codes = scores.astype(np.int64)
+    codes[a_failed] = _FAILED
+    codes[:, b_failed] = _FAILED
+    return codes
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
@@ -393,13 +425,16 @@ def _pairs(quality: np.ndarray, a: int, b: int) -> int:
     return n * (n - 1) // 2 if a == b else n * m
 
 
-def _genuine(
+def _within(
     codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of the genuine pairs in a tile, and the unit of each; rows, columns: identities."""
+    """The codes of a tile's pairs whose row and column have the same label, and the unit of each.
+
+    rows, columns: labels, equal ones in a run; unit: of each row.
+    """
     parts, units = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for person in np.intersect1d(rows, columns):
-        r, c = np.flatnonzero(rows == person), np.flatnonzero(columns == person)
+    for label in np.intersect1d(rows, columns):
+        r, c = np.flatnonzero(rows == label), np.flatnonzero(columns == label)
         block = codes[r[0] : r[-1] + 1, c[0] : c[-1] + 1].ravel()
         parts.append(block)
         units.append(np.full(len(block), unit[r[0]]))
@@ -407,26 +442,24 @@ def _genuine(
 
 
 def _compressed(
-    fine: np.ndarray, coarse: np.ndarray, people: int, photos: int, failed: int, pairs: int
+    fine: list[np.ndarray], coarse: np.ndarray, people: int, photos: int, failed: int, pairs: int
 ) -> Counts:
-    fine[:, _LEFT_OUT] = 0
-    coarse[..., _LEFT_OUT >> _SHIFT] = 0
-    used = np.flatnonzero(fine.any(0))
-    used_coarse = np.unique(used >> _SHIFT)
-    units = coarse[:, coarse.any((0, 2))][..., used_coarse]
-    score = np.where(used == _FAILED, -np.inf, (used + 0.5 - _ZERO) / _STEPS)
-    lowest = (used_coarse << _SHIFT) - _ZERO
-    unit_score = np.where(used_coarse == _FAILED >> _SHIFT, -np.inf, lowest / _STEPS)
-    counted = int(fine.sum())
+    used = np.flatnonzero(np.any([part[1] for part in fine], 0))
+    used = used[used != _LEFT_OUT]
+    genuine, both = (np.sum([part[row, used] for part in fine], 0) for row in (0, 1))
+    used_coarse = np.flatnonzero(np.bincount(used >> _SHIFT))
+    units = coarse[:, coarse[1].any(1)][..., used_coarse]
     return Counts(
-        score,
-        fine[0, used],
-        fine[1, used],
-        unit_score,
-        units[0],
-        units[1],
-        people,
-        photos,
-        failed,
-        pairs - counted,
+        score=np.where(used == _FAILED, -np.inf, (used + 0.5 - _ZERO) / _STEPS),
+        genuine=genuine,
+        impostor=both - genuine,
+        unit_score=np.where(
+            used_coarse == _FAILED >> _SHIFT, -np.inf, ((used_coarse << _SHIFT) - _ZERO) / _STEPS
+        ),
+        unit_genuine=units[0],
+        unit_impostor=units[1] - units[0],
+        people=people,
+        photos=photos,
+        failed=failed,
+        left_out=pairs - int(both.sum()),
     )
