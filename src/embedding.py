@@ -36,7 +36,7 @@ def embed(
         if file is not None and file.is_file():
             parts.append(np.load(file))
             continue
-        batch = np.ascontiguousarray(crops[start : start + batch_size])
+        batch = np.array(crops[start : start + batch_size])  # in memory and writable, as torch wants it
         part = _forward(model, batch) if isinstance(model, nn.Module) else model.recognise(batch)
         parts.append(np.asarray(part, np.float32))
         if file is not None:

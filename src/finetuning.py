@@ -54,13 +54,28 @@ class Settings:
         0.3  # share of the steps before the margin begins to grow: a random network can't bear it
     )
     margin_until: float = 0.6  # share of the steps after which it is fully there
-    distillation: float = 1.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
+    distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
     # what the training photos go through
-    clean: float = 0.4  # share of the photos that is not degraded
+    clean: float = 0.6  # share of the photos that is not degraded
     chance: float = 0.5  # that an effect acts on a photo that is
     jitter: float = 0.06  # misalignment: shift as a share of the side, zoom, turn in radians
     # machine
     bfloat16: bool = True  # mixed precision on machines that are faster with it
+
+
+# For a pack's own recogniser: it knows faces already, so it learns slowly, with the margin from early on, and
+# is held to what it said before by being its own teacher.
+ADAPTED = Settings(
+    epochs=18,
+    learning_rate=5e-4,
+    backbone_rate=1.0,
+    weight_decay=0.01,
+    scale=32.0,
+    margin_from=0.0,
+    margin_until=0.3,
+    distillation=2.0,
+    clean=0.4,
+)
 
 
 def train(
@@ -255,7 +270,18 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _val_auc(network: nn.Module, crops: np.ndarray, identity: np.ndarray) -> float:
-    return verification.auc(embedding.embed(crops, network), identity) if len(crops) else math.nan
+    return _auc(embedding.embed(crops, network), identity) if len(crops) else math.nan
+
+
+def _auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
+    """AUC over all pairs; NaN where there are no genuine pairs, or no impostor pairs."""
+    return verification.auc(embeddings, identity) if _paired(identity) else math.nan
+
+
+def _paired(identity: np.ndarray | pd.Series) -> bool:
+    """Whether there are pairs of both kinds: two people, and two photos of one."""
+    counts = np.unique(np.asarray(identity), return_counts=True)[1]
+    return len(counts) > 1 and counts.max() > 1
 
 
 def _best(history: list[dict[str, Any]]) -> int:
@@ -328,11 +354,13 @@ def interpolate(
     """
     val = faces["split"] == "val"
     clean = val & (faces["quality"] == "high")
-    if not clean.any():
+    if not _paired(faces["identity"][clean]):
         clean = val
     tuned, record = model.load(folder), model.read_record(folder)
-    if faces["identity"][val].nunique() < 2:
-        raise ValueError('interpolation is chosen on "val", and there are not two people in it')
+    if not _paired(faces["identity"][val]):
+        raise ValueError(
+            'interpolation is chosen on "val", and there are no two people with two photos of one in it'
+        )
     old, new = before.cpu().state_dict(), tuned.state_dict()
     if {name: value.shape for name, value in old.items()} != {
         name: value.shape for name, value in new.items()
@@ -346,8 +374,8 @@ def interpolate(
         tried.append(
             {
                 "share": share,
-                "val_auc": verification.auc(embeddings, faces["identity"][val].to_numpy()),
-                "clean_auc": verification.auc(embeddings[clean[val]], faces["identity"][clean].to_numpy()),
+                "val_auc": _auc(embeddings, faces["identity"][val].to_numpy()),
+                "clean_auc": _auc(embeddings[clean[val]], faces["identity"][clean].to_numpy()),
             }
         )
     allowed = [row for row in tried if not row["clean_auc"] < tried[0]["clean_auc"] - tolerance]
@@ -372,7 +400,7 @@ def linear_map(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = N
         val = (faces["split"] == "val").to_numpy()
         identity = faces["identity"].to_numpy()[val]
         maps = [linear_map(embeddings, faces, kind) for kind in ("wccn", "lda")]
-        return max(maps, key=lambda mapped: np.nan_to_num(verification.auc(mapped[val], identity)))
+        return max(maps, key=lambda mapped: np.nan_to_num(_auc(mapped[val], identity)))
     _, labels, known = _known(embeddings, faces)
     if kind == "lda":
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
@@ -421,7 +449,7 @@ def beside(first: np.ndarray, second: np.ndarray, faces: pd.DataFrame) -> tuple[
         return np.hstack([np.sqrt(weight) * first, np.sqrt(1 - weight) * second]).astype(np.float32)
 
     weights = np.linspace(0, 1, 21).round(2).tolist()
-    best = max(weights, key=lambda weight: verification.auc(joined(weight)[val], identity))
+    best = max(weights, key=lambda weight: np.nan_to_num(_auc(joined(weight)[val], identity)))
     return joined(best), best
 
 

@@ -159,7 +159,7 @@ def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
 
 def test_interpolation_keeps_clean_accuracy_and_starts_from_the_old_weights(photos, tmp_path, monkeypatch):
     crops, faces = photos
-    faces = faces.assign(quality=np.tile(["high", "low"], 16))
+    faces = faces.assign(quality=np.repeat(["high", "low"], 16))
     before = model.resnet50("none", embedding_size=8, input_size=32)
     folder = finetuning.train(before, crops, faces, dataclasses.replace(QUICK, epochs=1), workspace=tmp_path)
     old, new = before.state_dict(), model.load(folder).state_dict()

@@ -1,0 +1,253 @@
+"""Every fine-tuning arm on real photos, several splits and seeds: the tables behind what README.md claims.
+
+    python benchmarks/finetuning.py FACE_TEST_DATA --out OUT [--quick] [--sets study6 frmdb] [--arms ...]
+    [--ablation]
+
+FACE_TEST_DATA holds <set>/images folders and models/standin, a small InsightFace pack that stands in for
+buffalo_l. Each run (set x split x seed x arm) leaves its rows in OUT and is not repeated; the tables are
+printed from what is there. Differences are to the pack with the same crops; intervals are over people,
+spreads over splits and seeds.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from src import (
+    cleaning,
+    dataset,
+    embedding,
+    faces,
+    finetuning,
+    insightface_pack,
+    model,
+    splitting,
+    verification,
+)
+from src.artifacts import cached
+
+BASE = "stand-in pack"
+SETS = {  # share of people kept unseen, and the pairs that are the headline
+    "study6": (0.0, "low-low"),
+    "frmdb": (0.3, "high-low"),
+}
+STUDENT = finetuning.Settings(epochs=60, distillation=10.0, clean=0.7)
+ADAPTED = finetuning.ADAPTED
+ABLATION = {
+    "no distillation": replace(STUDENT, distillation=0.0),
+    "no degradation": replace(STUDENT, clean=1.0),
+    "margin from the start": replace(STUDENT, margin_from=0.0, margin_until=0.0),
+    "no margin": replace(STUDENT, margin=0.0),
+    "no weight averaging": replace(STUDENT, averaging=0.0),
+    "no misalignment": replace(STUDENT, jitter=0.0),
+}
+
+
+class Bench:
+    """One set of photos with its split: what all arms share."""
+
+    def __init__(self, data: Path, out: Path, name: str, split: int, seed: int) -> None:
+        self.pack = insightface_pack.load(data / "models" / "standin")
+        self.name, self.split, self.seed, self.out = name, split, seed, out
+        self.faces, self.crops = prepared(data, out, name, self.pack)
+        columns = splitting.split(self.faces, SETS[name][0], seed=split)
+        self.faces = self.faces.assign(split=columns["split"])
+        self.base = cached(out / name / "base.npy", embedding.embed, self.crops, self.pack)
+        self.generic, self.generic_crops = prepared(data, out, "lfw3d", self.pack)
+
+    def tuned(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> model.FaceNetwork:
+        folder = self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
+        settings = replace(settings, seed=self.seed)
+        teacher = self.base if settings.distillation else None
+        return model.load(
+            cached(folder, finetuning.train, network, self.crops, self.faces, settings, teacher)
+        )
+
+
+def prepared(
+    data: Path, out: Path, name: str, pack: insightface_pack.Pack
+) -> tuple[pd.DataFrame, np.ndarray]:
+    folder = data / name / "images"
+    images = cached(out / name / "images.parquet", cleaning.clean, dataset.find(folder), folder)
+    return cached(
+        (out / name / "faces.parquet", out / name / "crops.npy"), faces.extract, images, folder, pack
+    )
+
+
+Arm = Callable[[Bench], tuple[np.ndarray, model.FaceNetwork | None]]
+
+
+def resnet50(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
+    network = model.resnet50("none", input_size=48, seed=bench.seed)
+    network = bench.tuned("resnet50", network, STUDENT)
+    return embedding.embed(bench.crops, network), network
+
+
+def resnet50_beside(bench: Bench) -> tuple[np.ndarray, None]:
+    student, _ = resnet50(bench)
+    return finetuning.beside(student, known_people(bench)[0], bench.faces)[0], None
+
+
+def linear_map(bench: Bench) -> tuple[np.ndarray, None]:
+    return finetuning.linear_map(bench.base, bench.faces), None
+
+
+def known_people(bench: Bench) -> tuple[np.ndarray, None]:
+    unknown = 0.0 if SETS[bench.name][0] == 0 else 0.03
+    return finetuning.known_people(bench.base, bench.faces, unknown), None
+
+
+def adapted(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
+    network = model.from_pack(Path(bench.pack.recogniser.model_file))
+    network = bench.tuned("adapted", network, ADAPTED)
+    return embedding.embed(bench.crops, network), network
+
+
+def interpolated(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
+    adapted(bench)
+    folder = bench.out / bench.name / f"adapted-{bench.split}-{bench.seed}"
+    before = model.from_pack(Path(bench.pack.recogniser.model_file))
+    target = bench.out / bench.name / f"interpolated-{bench.split}-{bench.seed}"
+    network = model.load(cached(target, finetuning.interpolate, before, folder, bench.crops, bench.faces))
+    return embedding.embed(bench.crops, network), network
+
+
+def interpolated_known(bench: Bench) -> tuple[np.ndarray, None]:
+    unknown = 0.0 if SETS[bench.name][0] == 0 else 0.03
+    return finetuning.known_people(interpolated(bench)[0], bench.faces, unknown), None
+
+
+def ablated(name: str) -> Arm:
+    def arm(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
+        network = model.resnet50("none", input_size=48, seed=bench.seed)
+        network = bench.tuned(name, network, ABLATION[name])
+        return embedding.embed(bench.crops, network), network
+
+    return arm
+
+
+ARMS: dict[str, Arm] = {
+    "linear map": linear_map,
+    "known people": known_people,
+    "ResNet-50": resnet50,
+    "ResNet-50 beside known people": resnet50_beside,
+    "adapted": adapted,
+    "adapted, interpolated": interpolated,
+    "adapted, interpolated, known people": interpolated_known,
+}
+
+
+def shrunk(crops: np.ndarray, side: int) -> np.ndarray:
+    """Crops as they look after `side` x `side` pixels."""
+
+    def one(crop: np.ndarray) -> np.ndarray:
+        small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, crop.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+
+    return np.stack([one(crop) for crop in crops])
+
+
+def measured(bench: Bench, arm: str, function: Arm) -> pd.DataFrame:
+    """The report's rows for an arm and the baseline, and how well generic photos are still told apart."""
+    started = time.perf_counter()
+    found, network = function(bench)
+    seconds = time.perf_counter() - started
+    tests = {
+        name: verification.trials(bench.faces, name)
+        for name in ("test_seen", "test_unseen")
+        if (bench.faces["split"] == name).any()
+    }
+    rows = verification.report(verification.evaluate({BASE: bench.base, arm: found}, tests))
+    for test, crops in (("lfw3d", bench.generic_crops), ("lfw3d at 20 px", shrunk(bench.generic_crops, 20))):
+        if network is not None:
+            aucs = [
+                verification.auc(embedding.embed(crops, each), bench.generic["identity"].to_numpy())
+                for each in (bench.pack, network)
+            ]
+            for name, auc in zip((BASE, arm), aucs, strict=True):
+                row = {
+                    "model": name,
+                    "test": test,
+                    "quality": "all",
+                    "auc": auc,
+                    "auc_difference": auc - aucs[0],
+                }
+                rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+    return rows.assign(set=bench.name, split=bench.split, seed=bench.seed, seconds=seconds)
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over splits and seeds, with spreads; `fold`: how many times smaller 1 - AUC is than the pack's."""
+    key = ["set", "test", "quality", "split", "seed"]
+    base = rows[rows["model"] == BASE].drop_duplicates(key).set_index(key)["auc"].rename("base")
+    rows = rows[rows["model"] != BASE].join(base, on=key)
+    rows["fold"] = (1 - rows["base"]) / (1 - rows["auc"])
+    rows["above_0"] = rows["auc_difference_low"] > 0
+    found = rows.groupby(["set", "test", "quality", "model"]).agg(
+        runs=("auc", "size"),
+        base=("base", "mean"),
+        auc=("auc", "mean"),
+        spread=("auc", "std"),
+        gain=("auc_difference", "mean"),
+        least=("auc_difference", "min"),
+        above_0=("above_0", "mean"),
+        fold=("fold", "median"),
+        seconds=("seconds", "max"),
+    )
+    return found.round(4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="?", default=os.environ.get("FACE_TEST_DATA"))
+    parser.add_argument("--out", type=Path, required=True, help="folder that keeps runs, networks and tables")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *ABLATION], default=list(ARMS))
+    parser.add_argument(
+        "--ablation", action="store_true", help="ResNet-50 with one ingredient less at a time, too"
+    )
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one split and seed")
+    given = parser.parse_args()
+    if given.data is None:
+        parser.error("say where the photos are, on the command line or in FACE_TEST_DATA")
+    names = [*given.arms, *(ABLATION if given.ablation else [])]
+    given.out.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for split in range(1 if given.quick else given.splits):
+        for seed in range(1 if given.quick else given.seeds):
+            for name in given.sets:
+                bench = None
+                for arm in names:
+                    file = given.out / name / f"{arm.replace(' ', '-')}-{split}-{seed}.csv"
+                    if not file.is_file():
+                        bench = bench or Bench(given.data, given.out, name, split, seed)
+                        rows = measured(bench, arm, ARMS[arm] if arm in ARMS else ablated(arm))
+                        rows.to_csv(file.with_suffix(".partial"), index=False)
+                        file.with_suffix(".partial").replace(file)
+                    parts.append(pd.read_csv(file))
+    found = table(pd.concat(parts, ignore_index=True))
+    found.to_csv(given.out / "finetuning.csv")
+    with pd.option_context("display.width", 200, "display.max_rows", None, "display.max_columns", None):
+        for name, (_, headline) in SETS.items():
+            for (test, quality), part in found.groupby(["test", "quality"]):
+                if name in given.sets and quality in (headline, "high-high", "all"):
+                    chosen = part.loc[name] if name in part.index.get_level_values(0) else None
+                    if chosen is not None:
+                        print(f"\n{name}, {test}, {quality} pairs\n{chosen.droplevel([0, 1]).to_string()}")
+    print(json.dumps({"runs": len(parts), "table": str(given.out / "finetuning.csv")}))
+
+
+if __name__ == "__main__":
+    main()
