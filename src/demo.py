@@ -348,7 +348,7 @@ def _nose(who: Person) -> Array:
     return nose
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _relief(who: Person) -> Array:
     """Radius of the head in every direction of the texture, float32 in units of AXES."""
     _, _, longitude, _ = _directions()
@@ -425,7 +425,7 @@ def _place(points: Array, who: Person, look: View) -> Array:
 # ---- skin and features -----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _skin(who: Person) -> Array:
     """Colour of the bare face, float32 RGB 0-255: what does not move with the expression."""
     x, y, _, _ = _directions()
@@ -628,7 +628,7 @@ def _face(who: Person, look: View) -> Array:
 # ---- hair ------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _hair(who: Person) -> tuple[Array, Array]:
     """A shell around the head: its relief, and its colour with coverage as fourth channel (uint8 RGBA)."""
     _, _, longitude, latitude = _directions()
