@@ -1000,3 +1000,22 @@ def _plant_unreadable(images: Path) -> None:
         "<html><body>404 Not Found</body></html>", encoding="utf-8"
     )
     (first / "high_quality" / "frame_0_copy.jpg").write_bytes(whole)
+
+
+def unless_photos(
+    dataset: str, pack: str, weights: str, processed: Path, people: int = 48
+) -> tuple[Path, str, str, str]:
+    """What the notebook runs on: folder, pack, weights as given, and "" in front of the models' names.
+
+    Only where `dataset` is the project's own dataset/images and holds no photos, generated faces of `people`
+    people, made below `processed`, the demo pack, random weights and the label "demo · " instead; a banner
+    says so. A dataset folder of the user's own is never replaced.
+    """
+    folder, own = Path(dataset), Path(__file__).parents[1] / "dataset" / "images"
+    if folder.resolve() != own.resolve() or (own.is_dir() and any(own.iterdir())):
+        return folder, pack, weights, ""
+    print(f"DEMO: {dataset} holds no photos, so this run shows {people} generated people, with a small pack")
+    print(
+        "trained on such faces and a ResNet-50 from random weights. Put your photos there, or set `dataset`."
+    )
+    return make(Path(processed) / "demo", people), str(PACK), "none", "demo · "
