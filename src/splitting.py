@@ -239,7 +239,7 @@ def _deal(sizes: np.ndarray, rank: np.ndarray, fixed: np.ndarray, shares: dict[s
     for unit in free[::-1]:
         fitting = [name for name in shares if (sizes[unit] <= np.maximum(lacks[name] + 0.5, 0)).all()]
         # The choice that brings the splits closest to their targets, in squared photos.
-        place[unit] = max(["train", *fitting], key=lambda name: float(lacks[name] @ sizes[unit]))
+        place[unit] = max([*fitting, "train"], key=lambda name: float(lacks[name] @ sizes[unit]))
         lacks[place[unit]] -= sizes[unit]
     return place
 
