@@ -361,6 +361,7 @@ def _examine_chunk(paths: list[str], folder: str, limits: _Limits) -> tuple[list
 
 def _start_worker(memory: int) -> None:
     cv2.setNumThreads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there; the table says it better
     if sys.platform == "linux":
         import resource
 
@@ -482,7 +483,10 @@ def _candidates(images: pd.DataFrame, thumbs: np.ndarray) -> np.ndarray:
     owners = np.tile(usable, len(_CROPS))
     order = np.lexsort((owners, codes))
     codes, owners = codes[order], owners[order]
-    found = [_near(owners[:-step], owners[step:], codes[:-step] ^ codes[step:], 0) for step in (1, 2, 3, 4)]
+    found = []
+    for step in (1, 2, 3, 4):  # photos of one hash: each with the next few
+        here = np.flatnonzero(codes[:-step] == codes[step:])
+        found.append(_near(owners[here], owners[here + step], codes[here] ^ codes[here + step]))
 
     codes, firsts = np.unique(codes, return_index=True)
     owners = owners[firsts]
@@ -498,19 +502,19 @@ def _candidates(images: pd.DataFrame, thumbs: np.ndarray) -> np.ndarray:
             if not len(here):
                 break
             a, b = order[here], order[here + step]
-            table.append(_near(owners[a], owners[b], codes[a] ^ codes[b], _RADIUS))
+            table.append(_near(owners[a], owners[b], codes[a] ^ codes[b]))
         if table:
             found.append(np.unique(np.concatenate(table)))
     return _nearest(np.unique(np.concatenate(found)))
 
 
-def _near(first: np.ndarray, second: np.ndarray, difference: np.ndarray, radius: int) -> np.ndarray:
-    """Pairs of different rows whose hashes differ in at most `radius` bits.
+def _near(first: np.ndarray, second: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Pairs of different rows whose hashes differ in few enough bits.
 
     Each is one number, uint64: 28 bits for the lower row, 28 for the upper one, 8 for the bits that differ.
     """
     bits = np.bitwise_count(difference)
-    near = (bits <= radius) & (first != second)
+    near = (bits <= _RADIUS) & (first != second)
     first, second = first[near].astype(np.uint64), second[near].astype(np.uint64)
     return np.minimum(first, second) << np.uint64(36) | np.maximum(first, second) << np.uint64(8) | bits[near]
 

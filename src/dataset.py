@@ -163,8 +163,8 @@ def decode(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
     EXIF orientation is applied. Grey, palette and CMYK images become RGB; 16-bit ones keep their upper
     eight bits; transparent pixels show white; of animated images the first frame counts. The strictest
     reading decides: what libjpeg warns of is an error here (OpenCV passes over it and hands back a half
-    grey picture, as does Pillow where the end marker is in place), and so are wrong PNG checksums. The size
-    is judged before anything is decoded.
+    grey picture, as does Pillow where the end marker is in place), and so are wrong PNG checksums, and what
+    OpenCV refuses. The size is judged before anything is decoded.
 
     Raises UnusableImage with status "not an image", "truncated", "unreadable" or "too large".
     """
@@ -251,7 +251,9 @@ def _decode_other(data: bytes, maximum_pixels: int) -> np.ndarray:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(*image.size, maximum_pixels)
                 _check_end(image, data)
-                return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+                pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
+                _check_opencv(image, data)
+                return pixels
         except UnusableImage:
             raise
         except Image.UnidentifiedImageError as error:
@@ -285,6 +287,17 @@ def _check_end(image: Image.Image, data: bytes) -> None:
         raise UnusableImage("truncated", "the GIF has no end marker")
     elif image.format == "WEBP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise UnusableImage("truncated", "the file is shorter than its WebP header says")
+
+
+def _check_opencv(image: Image.Image, data: bytes) -> None:
+    """Where two decoders disagree the file is not trusted: others will read it with OpenCV."""
+    if image.format in ("PNG", "WEBP", "BMP", "TIFF", "GIF"):
+        try:
+            agreed = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+        except cv2.error:
+            agreed = False
+        if not agreed:
+            raise UnusableImage("unreadable", "Pillow can decode it, OpenCV can not")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

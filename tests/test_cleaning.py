@@ -133,9 +133,7 @@ def test_set_aside_and_summary_count_every_file(hostile):
     assert cleaning.summary(images).loc[("all", ""), "all"] == len(FILES)
     pictures, captions = cleaning.thumbnails(images, folder, side=32)
     assert pictures.shape == (len(captions), 32, 32, 3)
-    assert (
-        len(captions) == 8
-    )  # too small, loose, two duplicates, four conflicts
+    assert len(captions) == 8  # too small, loose, two duplicates, four conflicts
 
 
 def test_measures_follow_their_definitions():
@@ -262,8 +260,9 @@ def test_files_that_crash_hang_or_eat_memory_cost_themselves_only(tmp_path, monk
         "anna/7.jpg": "too large",
         "anna/9.jpg": "unreadable",
     }
-    assert "crashed" in bad.loc["anna/3.jpg", "reason"]
-    assert "more than 4 seconds" in bad.loc["anna/5.jpg", "reason"]
+    reasons = bad["reason"].to_dict()
+    assert "crashed" in reasons["anna/3.jpg"]
+    assert "more than 4 seconds" in reasons["anna/5.jpg"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes, links and permissions of POSIX")
@@ -331,7 +330,7 @@ def test_finished_files_are_not_decoded_again_and_changed_ones_are(tmp_path, mon
     first = cleaning.clean(images, folder, workers=1, workspace=tmp_path / "workspace")
     (folder / "anna" / "3.jpg").write_bytes(b"something else altogether")
     images = dataset.find(folder)
-    asked = []
+    asked: list[str] = []
     run = cleaning._run
 
     def watched(images, chunks, *rest):
