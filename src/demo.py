@@ -402,7 +402,7 @@ def _cast(
     b = start[0] * step[0] + start[1] * step[1] + start[2] * step[2]
     c = start[0] ** 2 + start[1] ** 2 + start[2] ** 2
     depth = np.sqrt(np.maximum(b * b - a * (c - 1.1), 0)) / a - b / a
-    for _ in range(6):
+    for _ in range(5):
         point = [start[k] + depth * step[k] for k in range(3)]
         length = np.sqrt(point[0] ** 2 + point[1] ** 2 + point[2] ** 2)
         scale = np.float32(2 * DETAIL) / np.maximum(length + point[2], 1e-3)
@@ -711,8 +711,8 @@ def _shade(colours: Array, depth: Array, hit: Array, look: View, unit: float, gl
             channel
         ]
     half = np.array(to_light) + np.array([0, 0, 1])
-    half /= np.linalg.norm(half)
-    glint = np.maximum((-gx * half[0] - gy * half[1] + half[2]) * norm, 0) ** 24
+    half_x, half_y, half_z = (half / np.linalg.norm(half)).tolist()
+    glint = np.maximum((-gx * half_x - gy * half_y + half_z) * norm, 0) ** 24
     colour = colours.astype(np.float32) / 255
     return (colour * colour * light + (gloss * look.contrast * glint)[..., None]) * look.exposure
 
@@ -740,7 +740,7 @@ def _background(look: View, side: int) -> Array:
         colour = base * rng.uniform(0.4, 1.5) * (1 + rng.normal(0, 0.08, 3))
         cv2.rectangle(small, (int(x), int(y)), (int(x + width), int(y + height)), colour.tolist(), -1)
     room = cv2.GaussianBlur(cv2.resize(small, (96, 96)), (0, 0), rng.uniform(0.8, 4.0))
-    scene = cv2.resize(room, (side, side), interpolation=cv2.INTER_CUBIC)
+    scene = cv2.resize(room.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     return np.clip(scene, 0.01, 1) * look.exposure * np.array(look.tint, np.float32)
 
 
@@ -758,7 +758,7 @@ def _body(picture: Array, who: Person, look: View) -> None:
     edge = 1.5 / unit
     if who.hair_style in HANGING:
         _curtain(picture, who, look, x + 0.5 * turn, y, edge)
-    sun = 1 + 0.5 * look.contrast * np.sin(np.radians(look.light[0])) * np.clip(x / wide, -1, 1)
+    sun = 1 + 0.5 * look.contrast * math.sin(math.radians(look.light[0])) * np.clip(x / wide, -1, 1)
     round_neck = np.sqrt(np.clip(1 - (x / (neck + 0.05)) ** 2, 0.15, 1)) * (
         0.45 + 0.45 * np.clip((y - 0.75) / 0.6, 0, 1)
     )
@@ -805,7 +805,7 @@ def draw(who: Person, look: View, side: int) -> tuple[Array, Array]:
     order: the eye on the picture's left, the one on its right, nose tip, mouth corner on the left, on the
     right.
     """
-    large = side * 3 // 2  # drawn larger and reduced: smooth edges
+    large = side * 5 // 4  # drawn larger and reduced: smooth edges
     unit = look.size * large
     picture = _background(look, large)
     shell, hair = _hair(who)
