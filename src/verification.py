@@ -6,120 +6,52 @@ FAR (false match rate) is the share of impostor pairs accepted, FRR (false non-m
 pairs rejected, TAR = 1 - FRR; FTE is the share of photos a model gives no embedding for.
 """
 
-import itertools
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Lock
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from threadpoolctl import threadpool_limits
 
-QUALITIES = ("high", "low", "unknown")
-STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
+from src.pairs import (
+    STEPS,
+    STRATA,
+    Counts,
+    Results,
+    Trials,
+    check_people,
+    checked,
+    count,
+    evaluate,
+    genuine_pairs,
+    hardest,
+    trials,
+)
+
+__all__ = [
+    "Trials",
+    "at_thresholds",
+    "auc",
+    "discard",
+    "evaluate",
+    "hardest",
+    "histogram",
+    "interval",
+    "no_face",
+    "report",
+    "roc",
+    "summary",
+    "thresholds",
+    "trials",
+    "warnings",
+]
+
+_TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
+_CHANCE = 0.55  # AUC that the no-face control exceeds, interval and all, where it is clearly above chance
 FARS = {f"tar_far_1e-{digits}": 10.0**-digits for digits in (1, 2, 3, 4)}
 SUPPORT = (
     30  # impostor pairs that must be expected above a threshold for its FAR to be reported ("rule of 30")
 )
-
-# Scores are counted by code: the cosine on a grid of 2**21 steps (1e-6 apart), with room below for two codes
-# that are no score. A code's high 12 bits are its coarse code, by which pairs are counted per person.
-_CODES, _COARSE = 2**21, 2**12
-_SHIFT = 9
-_LEFT_OUT, _FAILED = 0, 512  # coarse 0: no pair; coarse 1: a photo without an embedding matches nothing
-_STEPS = 2**20 - 1024  # codes per unit of cosine
-_ZERO = 2**20  # the code of cosine 0
-_TILE = 2048  # rows and columns of a block of the similarity matrix
-_UNITS = (
-    300  # people, or equal parts of the people where there are more, that the jackknife leaves out in turn
-)
-
-
-@dataclass(frozen=True)
-class Trials:
-    """A test set: its photos, of which every two make a pair, except two of one near-duplicate group."""
-
-    name: str
-    rows: np.ndarray  # int64 [n]: rows of faces, and so of the embeddings
-    identity: np.ndarray  # int64 [n]: codes into people
-    people: tuple[str, ...]
-    quality: np.ndarray  # int8 [n]: codes into QUALITIES
-    group: np.ndarray  # int64 [n]: photos that share one are near-duplicates; -1 shares with none
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The pairs of one model in one stratum of a test set, counted by score.
-
-    A score of -inf is that of a pair with a failure to enrol. Per unit, a person or a part of the people, the
-    pairs with at least one photo of that unit are counted too, by scores on a coarser grid.
-    """
-
-    score: np.ndarray  # float64 [K], ascending
-    genuine: np.ndarray  # int64 [K]
-    impostor: np.ndarray  # int64 [K]
-    unit_score: np.ndarray  # float64 [C], ascending
-    unit_genuine: np.ndarray  # int64 [U, C]
-    unit_impostor: np.ndarray  # int64 [U, C]
-    people: int
-    photos: int
-    failed: int  # photos without an embedding
-    left_out: int  # pairs inside near-duplicate groups
-
-
-Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
-
-
-def trials(faces: pd.DataFrame, split: str) -> Trials:
-    """The test set made of the rows of `faces` in `split`.
-
-    Raises ValueError where the split is empty, has one person only, or nobody with two photos.
-    """
-    rows = np.flatnonzero(faces["split"].to_numpy() == split)
-    if not len(rows):
-        present = ", ".join(sorted(set(faces["split"]))) or "none"
-        raise ValueError(f"no faces in the split {split!r}; the splits there are: {present}")
-    chosen = faces.iloc[rows]
-    identity, people = pd.factorize(chosen["identity"], sort=True)
-    quality = chosen["quality"].map({name: code for code, name in enumerate(QUALITIES)}).fillna(2)
-    _check_people(identity.astype(np.int64), f"the split {split!r}")
-    return Trials(
-        split,
-        rows.astype(np.int64),
-        identity.astype(np.int64),
-        tuple(str(person) for person in people),
-        quality.to_numpy(np.int8),
-        chosen["group"].to_numpy(np.int64),
-    )
-
-
-def evaluate(
-    embeddings: Mapping[str, np.ndarray], tests: Mapping[str, Trials], failures: str = "non_match"
-) -> Results:
-    """Scores every pair of every test set with every model.
-
-    embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. Their pairs match at no
-    threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
-    Raises ValueError for embeddings of different lengths, or not finite, or not of unit length.
-    """
-    if failures not in ("non_match", "exclude"):
-        raise ValueError(f'failures is {failures!r}; it can be "non_match" or "exclude"')
-    if len({len(rows) for rows in embeddings.values()}) > 1:
-        lengths = ", ".join(f"{name}: {len(rows)}" for name, rows in embeddings.items())
-        raise ValueError(f"the models' embeddings have different numbers of rows ({lengths})")
-    results: Results = {}
-    for test, chosen in tests.items():
-        rows = {name: _checked(vectors, chosen.rows, name) for name, vectors in embeddings.items()}
-        failed = {name: np.isnan(vectors[:, 0]) for name, vectors in rows.items()}
-        keep = np.ones(len(chosen.rows), bool)
-        if failures == "exclude":
-            keep = ~np.any(list(failed.values()), axis=0)
-        results[test] = {name: _count(rows[name], chosen, keep, failed[name]) for name in rows}
-    return results
 
 
 def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
@@ -127,12 +59,12 @@ def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
     codes = np.unique(np.asarray(identity), return_inverse=True)[1].astype(np.int64)
     if len(codes) != len(embeddings):
         raise ValueError(f"{len(embeddings)} embeddings, but {len(codes)} identities")
-    _check_people(codes, "the embeddings given")
+    check_people(codes, "the embeddings given")
     n = len(codes)
     chosen = Trials("", np.arange(n), codes, (), np.full(n, 2, np.int8), np.full(n, -1))
-    vectors = _checked(embeddings, chosen.rows, "the model")
+    vectors = checked(embeddings, chosen.rows, "the model")
     everything = np.ones(n, bool)
-    counts = _count(vectors, chosen, everything, np.isnan(vectors[:, 0]))["all"]
+    counts = count(vectors, chosen, everything, np.isnan(vectors[:, 0]))["all"]
     return float(_area(*_rates(counts.genuine, counts.impostor)))
 
 
@@ -161,6 +93,207 @@ def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) -> pd.DataFrame:
+    """The lowest threshold of each model whose FAR on these results, those of `val`, is at most `target_far`.
+
+    One row per model, with the FAR and TAR there. Scores at or above the threshold are accepted; apply it to
+    the test sets with `at_thresholds`. `note` says where the impostor pairs are too few for such a FAR.
+    """
+    if not 0 < target_far < 1:
+        raise ValueError(f"target_far is {target_far}; it must lie between 0 and 1")
+    rows = []
+    for name, strata in models.items():
+        counts = strata["all"]
+        fars = _rates(counts.genuine, counts.impostor)[0][1:]
+        allowed = int((fars <= target_far).sum())
+        scores = np.append(counts.score, counts.score[-1] + 1 / STEPS)
+        scores = scores[np.isfinite(scores)]
+        threshold = float(scores[max(len(scores) - 1 - allowed, 0)] - 0.5 / STEPS)
+        far, tar = (_accepted(counts, part, threshold)[0] for part in (counts.impostor, counts.genuine))
+        pairs = int(counts.impostor.sum())
+        note = "" if pairs * target_far >= SUPPORT else f"{pairs} impostor pairs are few for this FAR"
+        rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
+    columns = ["model", "target_far", "threshold", "far", "tar", "genuine", "impostor", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def at_thresholds(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
+    """FAR and TAR, with 95 % intervals, at the thresholds that `thresholds` chose on `val`."""
+    rows = []
+    for test, models in results.items():
+        for line in chosen.to_dict("records"):
+            for quality, counts in models[line["model"]].items():
+                row = {"model": line["model"], "test": test, "quality": quality}
+                row |= {name: line[name] for name in ("threshold", "target_far")}
+                for name, part, units in (
+                    ("far", counts.impostor, counts.unit_impostor),
+                    ("tar", counts.genuine, counts.unit_genuine),
+                ):
+                    row[name], accepted = _accepted(counts, part, line["threshold"])
+                    # of a unit's pairs in the coarse code that the threshold cuts, as many as of all pairs
+                    whole = _coarse(counts, part)
+                    share = np.nan_to_num(_ratio(_coarse(counts, part * accepted), whole))
+                    left_out = _ratio((whole - units) @ share, (whole - units).sum(1))
+                    row[f"{name}_low"], row[f"{name}_high"] = interval(row[name], left_out, units.sum(1))
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points: int = 200) -> pd.DataFrame:
+    """ROC curves for drawing: per model, FAR and TAR with the 95 % interval of the TAR, `low` and `high`.
+
+    The FARs are spaced evenly on a log scale, from the lowest that the pairs support to 1. `auc` is the
+    model's own.
+    """
+    tables = []
+    for name, strata in models.items():
+        if quality not in strata:
+            continue
+        counts = strata[quality]
+        far, tar = _rates(counts.genuine, counts.impostor)
+        fars = np.geomspace(min(1.0, SUPPORT / max(counts.impostor.sum(), 1)), 1, points)
+        left_out = np.array(
+            [np.interp(fars, *curve) for curve in zip(*_rates(*_without_each(counts)), strict=True)]
+        )
+        tars = np.interp(fars, far, tar)
+        weights = counts.unit_genuine.sum(1)
+        bounds = [interval(value, left_out[:, i], weights) for i, value in enumerate(tars)]
+        low, high = np.array(bounds).T
+        table = {"model": name, "far": fars, "tar": tars, "low": low, "high": high, "auc": _area(far, tar)}
+        tables.append(pd.DataFrame(table))
+    if not tables:
+        raise ValueError(f"there are no {quality} pairs")
+    return pd.concat(tables, ignore_index=True)
+
+
+def histogram(counts: Counts, bins: int = 100) -> pd.DataFrame:
+    """Densities of genuine and impostor scores: `score`, the middle of a bin, `genuine` and `impostor`."""
+    scored = np.isfinite(counts.score)
+    if not scored.any():
+        raise ValueError("there are no scores: every pair has a failure to enrol")
+    score = counts.score[scored]
+    edges = np.linspace(score[0] - 1e-6, score[-1] + 1e-6, bins + 1)
+    table = {"score": (edges[1:] + edges[:-1]) / 2}
+    for name, part in (("genuine", counts.genuine), ("impostor", counts.impostor)):
+        table[name] = (
+            np.histogram(score, edges, weights=part[scored])[0] / max(part.sum(), 1) / np.diff(edges)
+        )
+    return pd.DataFrame(table)
+
+
+def discard(
+    embeddings: Mapping[str, np.ndarray],
+    test: Trials,
+    measure: np.ndarray,
+    chosen: pd.DataFrame,
+    steps: int = 20,
+) -> pd.DataFrame:
+    """Error versus discard: each model's FRR at its threshold when the worst photos are dropped.
+
+    measure: [N], a quality of each row of the embeddings, higher is better. chosen: as of `thresholds`.
+    One row per model and share of photos `discarded`, from 0 up: the `frr` and the `genuine` pairs left.
+    The method is that of Grother & Tabassi, "Performance of biometric quality measures", 2007.
+    """
+    if len(measure) != len(next(iter(embeddings.values()))):
+        raise ValueError(
+            f"{len(measure)} quality values, but {len(next(iter(embeddings.values())))} embeddings"
+        )
+    quality = np.nan_to_num(np.asarray(measure, float)[test.rows], nan=-np.inf)
+    step = np.argsort(np.argsort(quality, kind="stable"), kind="stable") * steps // len(quality)
+    rows = []
+    for line in chosen.itertuples():
+        vectors = checked(embeddings[str(line.model)], test.rows, str(line.model))
+        counts = np.zeros((2, steps), np.int64)  # [rejected, accepted] by the step that drops the pair
+        for a, b in genuine_pairs(test):  # NaN, where a photo has no embedding, is not accepted
+            accepted = np.einsum("id,id->i", vectors[a], vectors[b]) >= line.threshold
+            np.add.at(counts, (accepted.astype(int), np.minimum(step[a], step[b])), 1)
+        left = counts[:, ::-1].cumsum(1)[:, ::-1]
+        for i, frr in enumerate(_ratio(left[0], left.sum(0))):
+            rows.append((line.model, i / steps, frr, left[:, i].sum()))
+    return pd.DataFrame(rows, columns=["model", "discarded", "frr", "genuine"])
+
+
+def no_face(crops: np.ndarray, ring: int = 12, levels: int = 8) -> np.ndarray:
+    """The no-face control: unit rows [N, levels**3] from the colours of a ring along each crop's border.
+
+    crops: uint8 [N, H, W, 3] RGB. The face is left out, so that what this tells apart is background, light
+    and camera. Rows are square roots of colour histograms; their cosine is the Bhattacharyya coefficient.
+    """
+    if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
+        raise ValueError(f"crops must be uint8 [N, H, W, 3] RGB, not {crops.dtype} {list(crops.shape)}")
+    border = np.ones(crops.shape[1:3], bool)
+    border[ring:-ring, ring:-ring] = False
+    rows = np.empty((len(crops), levels**3), np.float32)
+    for i, crop in enumerate(crops):
+        level = crop[border].astype(np.int64) * levels // 256
+        rows[i] = np.bincount(level @ (levels**2, levels, 1), minlength=levels**3)
+    return np.sqrt(rows / border.sum())
+
+
+def warnings(table: pd.DataFrame, control: str = "no face") -> list[str]:
+    """A sentence for each stratum of the report in which the no-face control is clearly above chance."""
+    able = table[(table["model"] == control) & (table["auc_low"] > _CHANCE)].to_dict("records")
+    return [
+        f"{line['test']}, {line['quality']} pairs: the colours of the crops' borders alone reach AUC "
+        f"{_bounded(line, 'auc')}. Background and light tell people apart there, so part of any model's "
+        "score may owe nothing to faces."
+        for line in able
+    ]
+
+
+def summary(
+    table: pd.DataFrame, rates: pd.DataFrame | None = None, model: str | None = None, control: str = "no face"
+) -> str:
+    """The report in words, as Markdown: which model is better, by how much, how sure, at which threshold.
+
+    table: of `report`; rates: of `at_thresholds`; model: the one compared with the baseline (default:
+    the last that is not the control). Pairs of high with low quality are the headline where they exist.
+    """
+    names = [name for name in table["model"].unique() if name != control]
+    model, baseline = model or names[-1], str(table["baseline"].iloc[0])
+    parts = []
+    for test in (name for name in table["test"].unique() if name != "val"):
+        lines = table[(table["test"] == test) & table["auc"].notna()].set_index(["quality", "model"])
+        quality = next((q for q in ("high-low", "all") if (q, model) in lines.index), None)
+        if quality is None:
+            parts.append(f"- {_TESTS.get(test, test)}: there are no pairs to compare.")
+            continue
+        new, old = (dict(lines.loc[(quality, name)]) for name in (model, baseline))
+        text = f"- {_TESTS.get(test, test)}, {quality} pairs of {new['people']} people: "
+        text += _verdict(new, old, model, baseline)
+        for name, line in ((baseline, old), (model, new)):
+            if line["fte"] > 0:
+                text += f" {name} gives no embedding for {line['fte']:.1%} of the photos: they match nothing."
+        if rates is not None:
+            at = rates[(rates["test"] == test) & (rates["quality"] == quality)].set_index("model")
+            for name in (model, baseline):
+                line = dict(at.loc[name])
+                text += (
+                    f" At threshold {line['threshold']:.3f}, chosen on val for FAR {line['target_far']:.2%}, "
+                    f"{name} accepts {_bounded(line, 'tar', '.2%')} of genuine and "
+                    f"{_bounded(line, 'far', '.2%')} of impostor pairs."
+                )
+        parts.append(text)
+    return "\n".join([*parts, *(f"- **Beware.** {sentence}" for sentence in warnings(table, control))])
+
+
+def _verdict(new: Mapping[Hashable, Any], old: Mapping[Hashable, Any], model: str, baseline: str) -> str:
+    p, low, high = (new[f"auc_difference_{end}"] for end in ("p", "low", "high"))
+    scores = f"AUC {_bounded(new, 'auc')} against {_bounded(old, 'auc')}"
+    if not np.isfinite(p):
+        return f"{scores}; the people are too few to say whether {model} and {baseline} really differ."
+    certainty = f"95 % interval {low:+.3f} to {high:+.3f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    if p >= 0.05:
+        return f"**no significant difference** between {model} and {baseline}: {scores} ({certainty})."
+    better = "better" if new["auc_difference"] > 0 else "worse"
+    by = abs(new["auc_difference"])
+    return f"**{model} is {better} than {baseline}** by {by:.3f} ({certainty}): {scores}."
+
+
+def _bounded(line: Mapping[Hashable, Any], name: str, form: str = ".3f") -> str:
+    return f"{line[name]:{form}} [{line[f'{name}_low']:{form}}, {line[f'{name}_high']:{form}}]"
+
+
 Measured = tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]
 
 
@@ -183,7 +316,7 @@ def _measure(counts: Counts) -> Measured:
         if name in missing:
             left_out[name] = np.full(len(weights), np.nan)
         row[name] = np.nan if name in missing else float(value)
-        row[f"{name}_low"], row[f"{name}_high"] = _interval(row[name], left_out[name], weights)
+        row[f"{name}_low"], row[f"{name}_high"] = interval(row[name], left_out[name], weights)
     row["d_prime"] = _d_prime(counts)
     row["unsupported"] = ", ".join(missing)
     return row, left_out, weights
@@ -272,6 +405,17 @@ def _without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+
+
+def _accepted(counts: Counts, part: np.ndarray, threshold: float) -> tuple[float, np.ndarray]:
+    """Share of the pairs `part` [K] with scores at or above the threshold, and the scores that are."""
+    accepted = counts.score >= threshold
+    total = part.sum()
+    return float(part[accepted].sum() / total) if total else np.nan, accepted
+
+
 def _error(left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Standard error by the delete-one jackknife, and its degrees of freedom; NaN with fewer than 3 units.
 
@@ -284,7 +428,7 @@ def _error(left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     return float(error), max(1.0, float(weights.sum() ** 2 / (weights.astype(float) ** 2).sum()) - 1)
 
 
-def _interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """95 % interval of a rate: Wilson's, for as many trials as would give the rate its standard error."""
     error, freedom = _error(left_out, weights)
     if not np.isfinite(value + error):
@@ -305,161 +449,3 @@ def _difference(value: float, left_out: np.ndarray, weights: np.ndarray) -> tupl
         return value, value, 1.0 if value == 0 else 0.0
     half = stats.t.ppf(0.975, freedom) * error
     return value - half, value + half, float(2 * stats.t.sf(abs(value) / error, freedom))
-
-
-# ---------------------------------------------------------------- counting pairs
-
-
-def _check_people(identity: np.ndarray, what: str) -> None:
-    photos = np.bincount(identity)
-    if len(photos) < 2:
-        raise ValueError(f"{what} holds photos of one person only: there are no impostor pairs")
-    if photos.max() < 2:
-        raise ValueError(f"nobody has two photos in {what}: there are no genuine pairs")
-
-
-def _checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-    """The rows of a model's embeddings, float32, exactly unit; all-NaN rows stay as they are."""
-    if embeddings.ndim != 2 or not len(embeddings):
-        raise ValueError(f"{name}: embeddings must be [N, D], not {list(embeddings.shape)}")
-    if rows.max() >= len(embeddings):
-        raise ValueError(f"{name}: {len(embeddings)} embeddings, but the test set asks for row {rows.max()}")
-    vectors = np.asarray(embeddings[rows], np.float32)
-    missing = np.isnan(vectors).all(1)
-    lengths = np.linalg.norm(vectors, axis=1)
-    for wrong, what in (
-        (~missing & ~np.isfinite(lengths), "holds NaN or infinity"),
-        (lengths == 0, "is zero"),
-        (~missing & (abs(lengths - 1) > 1e-2), "is not of unit length"),
-    ):
-        if wrong.any():
-            raise ValueError(f"{name}: row {rows[wrong][0]} of its embeddings {what} ({wrong.sum()} in all)")
-    return vectors / lengths[:, None]
-
-
-def _count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarray) -> dict[str, Counts]:
-    """Counts of all pairs by stratum."""
-    unit = test.identity
-    people = int(test.identity.max()) + 1
-    if people > _UNITS:
-        unit = np.random.default_rng(0).permutation(people)[test.identity] % _UNITS
-    order = np.lexsort((test.group, test.identity, unit, test.quality))
-    order = order[keep[order]]
-    quality, unit, identity, group = (part[order] for part in (test.quality, unit, test.identity, test.group))
-    group = np.where(np.isin(group, _repeated(group)), group, -1)
-    vectors, failed = np.nan_to_num(vectors[order]), failed[order]
-
-    edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
-    spans = [
-        slice(start, min(start + _TILE, stop))
-        for first, stop in itertools.pairwise(edges)
-        for start in range(first, stop, _TILE)
-    ]
-    jobs = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
-    keys = [(int(quality[a.start]), int(quality[b.start])) for a, b in jobs]
-    # [genuine, all]: by code, and by unit and coarse code
-    fine = {key: np.zeros((2, _CODES), np.int64) for key in set(keys)}
-    coarse = {key: np.zeros((2, min(people, _UNITS), _COARSE), np.int64) for key in set(keys)}
-    lock = Lock()
-
-    def work(job: tuple[slice, slice], key: tuple[int, int]) -> None:
-        a, b = job
-        codes = _codes(vectors[a], vectors[b], failed[a], failed[b])
-        if a == b:
-            codes[np.tri(len(codes), dtype=bool)] = _LEFT_OUT
-        for g in np.intersect1d(group[a], group[b]):
-            if g >= 0:
-                codes[np.ix_(group[a] == g, group[b] == g)] = _LEFT_OUT
-        genuine, genuine_unit = _within(codes, identity[a], identity[b], unit[a])
-        inside, inside_unit = _within(codes, unit[a], unit[b], unit[a])
-        with lock:
-            np.add.at(fine[key][0], genuine, 1)
-            np.add.at(fine[key][1], codes.ravel(), 1)
-            np.add.at(coarse[key][0], (genuine_unit, genuine >> _SHIFT), 1)
-            np.subtract.at(coarse[key][1], (inside_unit, inside >> _SHIFT), 1)  # or they would count twice
-        codes >>= _SHIFT
-        for units, shape in ((unit[a], (-1, 1)), (unit[b], (1, -1))):
-            first, last = int(units.min()), int(units.max()) + 1
-            labels = codes + (units - first).reshape(shape) * _COARSE
-            table = np.bincount(labels.ravel(), minlength=(last - first) * _COARSE)
-            with lock:
-                coarse[key][1, first:last] += table.reshape(-1, _COARSE)
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, jobs, keys))
-
-    result = {}
-    for name, wanted in STRATA.items():
-        of = [key for key in fine if wanted in (None, key)]
-        if of:
-            photos = np.isin(quality, np.unique(of))
-            result[name] = _compressed(
-                [fine[key] for key in of],
-                np.sum([coarse[key] for key in of], 0),
-                people=len(np.unique(identity[photos])),
-                photos=int(photos.sum()),
-                failed=int(failed[photos].sum()),
-                pairs=sum(_pairs(quality, *key) for key in of),
-            )
-    return result
-
-
-def _codes(a: np.ndarray, b: np.ndarray, a_failed: np.ndarray, b_failed: np.ndarray) -> np.ndarray:
-    """The codes [n, m] of the scores of unit rows [n, D] with unit rows [m, D]."""
-    scores = a @ b.T
-    scores *= _STEPS
-    scores += _ZERO
-    codes = scores.astype(np.int64)
-    codes[a_failed] = _FAILED
-    codes[:, b_failed] = _FAILED
-    return codes
-
-
-def _repeated(values: np.ndarray) -> np.ndarray:
-    found, count = np.unique(values, return_counts=True)
-    return found[(count > 1) & (found >= 0)]
-
-
-def _pairs(quality: np.ndarray, a: int, b: int) -> int:
-    n, m = int((quality == a).sum()), int((quality == b).sum())
-    return n * (n - 1) // 2 if a == b else n * m
-
-
-def _within(
-    codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of a tile's pairs whose row and column have the same label, and the unit of each.
-
-    rows, columns: labels, equal ones in a run; unit: of each row.
-    """
-    parts, units = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for label in np.intersect1d(rows, columns):
-        r, c = np.flatnonzero(rows == label), np.flatnonzero(columns == label)
-        block = codes[r[0] : r[-1] + 1, c[0] : c[-1] + 1].ravel()
-        parts.append(block)
-        units.append(np.full(len(block), unit[r[0]]))
-    return np.concatenate(parts), np.concatenate(units)
-
-
-def _compressed(
-    fine: list[np.ndarray], coarse: np.ndarray, people: int, photos: int, failed: int, pairs: int
-) -> Counts:
-    used = np.flatnonzero(np.any([part[1] for part in fine], 0))
-    used = used[used != _LEFT_OUT]
-    genuine, both = (np.sum([part[row, used] for part in fine], 0) for row in (0, 1))
-    used_coarse = np.flatnonzero(np.bincount(used >> _SHIFT))
-    units = coarse[:, coarse[1].any(1)][..., used_coarse]
-    return Counts(
-        score=np.where(used == _FAILED, -np.inf, (used + 0.5 - _ZERO) / _STEPS),
-        genuine=genuine,
-        impostor=both - genuine,
-        unit_score=np.where(
-            used_coarse == _FAILED >> _SHIFT, -np.inf, ((used_coarse << _SHIFT) - _ZERO) / _STEPS
-        ),
-        unit_genuine=units[0],
-        unit_impostor=units[1] - units[0],
-        people=people,
-        photos=photos,
-        failed=failed,
-        left_out=pairs - int(both.sum()),
-    )

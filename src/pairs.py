@@ -1,0 +1,318 @@
+"""Every pair of a test set, scored and counted: what all verification results are made from.
+
+A score is the cosine of two embeddings. A genuine pair shows one person, an impostor pair two. However many
+pairs there are, they are never held: blocks of the similarity matrix are counted by score and forgotten.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+QUALITIES = ("high", "low", "unknown")
+STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
+
+# Scores are counted by code: the cosine on a grid of 2**21 steps (1e-6 apart), with room below for two codes
+# that are no score. A code's high 12 bits are its coarse code, by which pairs are counted per person.
+_CODES, _COARSE = 2**21, 2**12
+_SHIFT = 9
+_LEFT_OUT, _FAILED = 0, 512  # coarse 0: no pair; coarse 1: a photo without an embedding matches nothing
+STEPS = 2**20 - 1024  # codes per unit of cosine
+_ZERO = 2**20  # the code of cosine 0
+_TILE = 2048  # rows and columns of a block of the similarity matrix
+_UNITS = 300  # people; where there are more, they are put into so many parts
+
+
+@dataclass(frozen=True)
+class Trials:
+    """A test set: its photos, of which every two make a pair, except two of one near-duplicate group."""
+
+    name: str
+    rows: np.ndarray  # int64 [n]: rows of faces, and so of the embeddings
+    identity: np.ndarray  # int64 [n]: codes into people
+    people: tuple[str, ...]
+    quality: np.ndarray  # int8 [n]: codes into QUALITIES
+    group: np.ndarray  # int64 [n]: photos that share one are near-duplicates; -1 shares with none
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The pairs of one model in one stratum of a test set, counted by score.
+
+    A score of -inf is that of a pair with a failure to enrol. Per unit, a person or a part of the people, the
+    pairs with at least one photo of that unit are counted too, by scores on a coarser grid.
+    """
+
+    score: np.ndarray  # float64 [K], ascending
+    genuine: np.ndarray  # int64 [K]
+    impostor: np.ndarray  # int64 [K]
+    unit_score: np.ndarray  # float64 [C], ascending
+    unit_genuine: np.ndarray  # int64 [U, C]
+    unit_impostor: np.ndarray  # int64 [U, C]
+    people: int
+    photos: int
+    failed: int  # photos without an embedding
+    left_out: int  # pairs inside near-duplicate groups
+
+
+Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
+
+
+def trials(faces: pd.DataFrame, split: str) -> Trials:
+    """The test set made of the rows of `faces` in `split`.
+
+    Raises ValueError where the split is empty, has one person only, or nobody with two photos.
+    """
+    rows = np.flatnonzero(faces["split"].to_numpy() == split)
+    if not len(rows):
+        present = ", ".join(sorted(set(faces["split"]))) or "none"
+        raise ValueError(f"no faces in the split {split!r}; the splits there are: {present}")
+    chosen = faces.iloc[rows]
+    identity, people = pd.factorize(chosen["identity"], sort=True)
+    quality = chosen["quality"].map({name: code for code, name in enumerate(QUALITIES)}).fillna(2)
+    check_people(identity.astype(np.int64), f"the split {split!r}")
+    return Trials(
+        split,
+        rows.astype(np.int64),
+        identity.astype(np.int64),
+        tuple(str(person) for person in people),
+        quality.to_numpy(np.int8),
+        chosen["group"].to_numpy(np.int64),
+    )
+
+
+def evaluate(
+    embeddings: Mapping[str, np.ndarray], tests: Mapping[str, Trials], failures: str = "non_match"
+) -> Results:
+    """Scores every pair of every test set with every model.
+
+    embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. Their pairs match at no
+    threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
+    Raises ValueError for embeddings of different lengths, or not finite, or not of unit length.
+    """
+    if failures not in ("non_match", "exclude"):
+        raise ValueError(f'failures is {failures!r}; it can be "non_match" or "exclude"')
+    if len({len(rows) for rows in embeddings.values()}) > 1:
+        lengths = ", ".join(f"{name}: {len(rows)}" for name, rows in embeddings.items())
+        raise ValueError(f"the models' embeddings have different numbers of rows ({lengths})")
+    results: Results = {}
+    for test, chosen in tests.items():
+        rows = {name: checked(vectors, chosen.rows, name) for name, vectors in embeddings.items()}
+        failed = {name: np.isnan(vectors[:, 0]) for name, vectors in rows.items()}
+        keep = np.ones(len(chosen.rows), bool)
+        if failures == "exclude":
+            keep = ~np.any(list(failed.values()), axis=0)
+        results[test] = {name: count(rows[name], chosen, keep, failed[name]) for name in rows}
+    return results
+
+
+def hardest(embeddings: np.ndarray, test: Trials, count: int = 8) -> pd.DataFrame:
+    """The genuine pairs with the lowest scores and the impostor pairs with the highest, worst first.
+
+    Columns: kind ("genuine" or "impostor"), a and b (rows of the embeddings), score, person_a, person_b. At
+    most one pair for every person, or every two people, so that no one fills the list. Failures to enrol have
+    no score and do not appear.
+    """
+    vectors = checked(embeddings, test.rows, "the model")
+    found: dict[str, list[tuple[float, int, int]]] = {"genuine": [], "impostor": []}
+    for a, b in genuine_pairs(test):
+        scores = np.einsum("id,id->i", vectors[a], vectors[b])
+        if np.isfinite(scores).any():
+            worst = np.nanargmin(scores)
+            found["genuine"].append((float(scores[worst]), int(a[worst]), int(b[worst])))
+    best: dict[tuple[int, int], tuple[float, int, int]] = {}
+    for start in range(0, len(vectors), _TILE):
+        scores = np.nan_to_num(vectors[start : start + _TILE] @ vectors.T, nan=-2.0)
+        rows = np.arange(start, start + len(scores))
+        same = test.identity[rows, None] == test.identity[None]
+        near = (test.group[rows, None] == test.group[None]) & (test.group[None] >= 0)
+        scores[same | near] = -2.0
+        # the best partner of every photo: enough, since a pair of people is to appear once
+        for i, j in zip(rows.tolist(), scores.argmax(1).tolist(), strict=True):
+            score = float(scores[i - start, j])
+            first, second = sorted((int(test.identity[i]), int(test.identity[j])))
+            if score > -2 and score > best.get((first, second), (-2.0, 0, 0))[0]:
+                best[first, second] = (score, i, j)
+    found["impostor"] = list(best.values())
+    rows_found = []
+    for kind, pairs in found.items():
+        for score, i, j in sorted(pairs, reverse=kind == "impostor")[:count]:
+            names = [test.people[test.identity[at]] if test.people else "" for at in (i, j)]
+            rows_found.append((kind, int(test.rows[i]), int(test.rows[j]), score, *names))
+    return pd.DataFrame(rows_found, columns=["kind", "a", "b", "score", "person_a", "person_b"])
+
+
+# ---------------------------------------------------------------- counting pairs
+
+
+def check_people(identity: np.ndarray, what: str) -> None:
+    photos = np.bincount(identity)
+    if len(photos) < 2:
+        raise ValueError(f"{what} holds photos of one person only: there are no impostor pairs")
+    if photos.max() < 2:
+        raise ValueError(f"nobody has two photos in {what}: there are no genuine pairs")
+
+
+def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
+    """The rows of a model's embeddings, float32, exactly unit; all-NaN rows stay as they are."""
+    if embeddings.ndim != 2 or not len(embeddings):
+        raise ValueError(f"{name}: embeddings must be [N, D], not {list(embeddings.shape)}")
+    if rows.max() >= len(embeddings):
+        raise ValueError(f"{name}: {len(embeddings)} embeddings, but the test set asks for row {rows.max()}")
+    vectors = np.asarray(embeddings[rows], np.float32)
+    missing = np.isnan(vectors).all(1)
+    lengths = np.linalg.norm(vectors, axis=1)
+    for wrong, what in (
+        (~missing & ~np.isfinite(lengths), "holds NaN or infinity"),
+        (lengths == 0, "is zero"),
+        (~missing & (abs(lengths - 1) > 1e-2), "is not of unit length"),
+    ):
+        if wrong.any():
+            raise ValueError(f"{name}: row {rows[wrong][0]} of its embeddings {what} ({wrong.sum()} in all)")
+    return vectors / lengths[:, None]
+
+
+def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarray) -> dict[str, Counts]:
+    """Counts of all pairs by stratum."""
+    unit = test.identity
+    people = int(test.identity.max()) + 1
+    if people > _UNITS:
+        unit = np.random.default_rng(0).permutation(people)[test.identity] % _UNITS
+    order = np.lexsort((test.group, test.identity, unit, test.quality))
+    order = order[keep[order]]
+    quality, unit, identity, group = (part[order] for part in (test.quality, unit, test.identity, test.group))
+    group = np.where(np.isin(group, _repeated(group)), group, -1)
+    vectors, failed = np.nan_to_num(vectors[order]), failed[order]
+
+    edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
+    spans = [
+        slice(start, min(start + _TILE, stop))
+        for first, stop in itertools.pairwise(edges)
+        for start in range(first, stop, _TILE)
+    ]
+    jobs = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
+    keys = [(int(quality[a.start]), int(quality[b.start])) for a, b in jobs]
+    # [genuine, all]: by code, and by unit and coarse code
+    fine = {key: np.zeros((2, _CODES), np.int64) for key in set(keys)}
+    coarse = {key: np.zeros((2, min(people, _UNITS), _COARSE), np.int64) for key in set(keys)}
+    lock = Lock()
+
+    def work(job: tuple[slice, slice], key: tuple[int, int]) -> None:
+        a, b = job
+        codes = _codes(vectors[a], vectors[b], failed[a], failed[b])
+        if a == b:
+            codes[np.tri(len(codes), dtype=bool)] = _LEFT_OUT
+        for g in np.intersect1d(group[a], group[b]):
+            if g >= 0:
+                codes[np.ix_(group[a] == g, group[b] == g)] = _LEFT_OUT
+        genuine, genuine_unit = _within(codes, identity[a], identity[b], unit[a])
+        inside, inside_unit = _within(codes, unit[a], unit[b], unit[a])
+        with lock:
+            np.add.at(fine[key][0], genuine, 1)
+            np.add.at(fine[key][1], codes.ravel(), 1)
+            np.add.at(coarse[key][0], (genuine_unit, genuine >> _SHIFT), 1)
+            np.subtract.at(coarse[key][1], (inside_unit, inside >> _SHIFT), 1)  # or they would count twice
+        codes >>= _SHIFT
+        for units, shape in ((unit[a], (-1, 1)), (unit[b], (1, -1))):
+            first, last = int(units.min()), int(units.max()) + 1
+            labels = codes + (units - first).reshape(shape) * _COARSE
+            table = np.bincount(labels.ravel(), minlength=(last - first) * _COARSE)
+            with lock:
+                coarse[key][1, first:last] += table.reshape(-1, _COARSE)
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, jobs, keys))
+
+    result = {}
+    for name, wanted in STRATA.items():
+        of = [key for key in fine if wanted in (None, key)]
+        if of:
+            photos = np.isin(quality, np.unique(of))
+            result[name] = _compressed(
+                [fine[key] for key in of],
+                np.sum([coarse[key] for key in of], 0),
+                people=len(np.unique(identity[photos])),
+                photos=int(photos.sum()),
+                failed=int(failed[photos].sum()),
+                pairs=sum(_pairs(quality, *key) for key in of),
+            )
+    return result
+
+
+def _codes(a: np.ndarray, b: np.ndarray, a_failed: np.ndarray, b_failed: np.ndarray) -> np.ndarray:
+    """The codes [n, m] of the scores of unit rows [n, D] with unit rows [m, D]."""
+    scores = a @ b.T
+    scores *= STEPS
+    scores += _ZERO
+    codes = scores.astype(np.int64)
+    codes[a_failed] = _FAILED
+    codes[:, b_failed] = _FAILED
+    return codes
+
+
+def _repeated(values: np.ndarray) -> np.ndarray:
+    found, count = np.unique(values, return_counts=True)
+    return found[(count > 1) & (found >= 0)]
+
+
+def _pairs(quality: np.ndarray, a: int, b: int) -> int:
+    n, m = int((quality == a).sum()), int((quality == b).sum())
+    return n * (n - 1) // 2 if a == b else n * m
+
+
+def genuine_pairs(test: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The genuine pairs, a few people-sized blocks at a time: positions in the test set [n], [n]."""
+    order = np.argsort(test.identity, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(test.identity))[:-1]):
+        for start in range(0, len(rows), 256):
+            i, j = np.triu_indices(len(rows[start : start + 256]), 1, len(rows) - start)
+            a, b = rows[start + i], rows[start + j]
+            apart = (test.group[a] != test.group[b]) | (test.group[a] < 0)
+            if apart.any():
+                yield a[apart], b[apart]
+
+
+def _within(
+    codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The codes of a tile's pairs whose row and column have the same label, and the unit of each.
+
+    rows, columns: labels, equal ones in a run; unit: of each row.
+    """
+    parts, units = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for label in np.intersect1d(rows, columns):
+        r, c = np.flatnonzero(rows == label), np.flatnonzero(columns == label)
+        block = codes[r[0] : r[-1] + 1, c[0] : c[-1] + 1].ravel()
+        parts.append(block)
+        units.append(np.full(len(block), unit[r[0]]))
+    return np.concatenate(parts), np.concatenate(units)
+
+
+def _compressed(
+    fine: list[np.ndarray], coarse: np.ndarray, people: int, photos: int, failed: int, pairs: int
+) -> Counts:
+    used = np.flatnonzero(np.any([part[1] for part in fine], 0))
+    used = used[used != _LEFT_OUT]
+    genuine, both = (np.sum([part[row, used] for part in fine], 0) for row in (0, 1))
+    used_coarse = np.flatnonzero(np.bincount(used >> _SHIFT))
+    units = coarse[:, coarse[1].any(1)][..., used_coarse]
+    return Counts(
+        score=np.where(used == _FAILED, -np.inf, (used + 0.5 - _ZERO) / STEPS),
+        genuine=genuine,
+        impostor=both - genuine,
+        unit_score=np.where(
+            used_coarse == _FAILED >> _SHIFT, -np.inf, ((used_coarse << _SHIFT) - _ZERO) / STEPS
+        ),
+        unit_genuine=units[0],
+        unit_impostor=units[1] - units[0],
+        people=people,
+        photos=photos,
+        failed=failed,
+        left_out=pairs - int(both.sum()),
+    )

@@ -1,0 +1,322 @@
+"""Figures: values in, drawn on an axis, the axis back. Nothing is computed here but where ink goes."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from scipy import stats
+
+Look = dict[str, Any]
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; line styles, markers and hatches say the
+# same once more, for print in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "////", "....")
+QUALITY = {"high": ("#0072B2", ""), "low": ("#E69F00", "////"), "unknown": ("0.6", "....")}
+STRATA = ("all", "high-high", "high-low", "low-low")
+SMALL = 9
+MANY = 40  # people beyond which their names no longer fit
+
+
+def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
+    """The axis given, or that of a new figure, in the one style of all figures."""
+    if ax is None:
+        ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def _styles(names: Sequence[str]) -> dict[str, Look]:
+    looks = zip(names, cycle(COLOURS), cycle(LINES), strict=False)
+    return {name: {"color": colour, "linestyle": line, "linewidth": 1.8} for name, colour, line in looks}
+
+
+def _legend(ax: Axes, **options: Any) -> None:
+    ax.legend(fontsize=SMALL, frameon=False, handlelength=3.2, **options)
+
+
+def _legend_below(ax: Axes, columns: int, **options: Any) -> None:
+    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **options)
+
+
+def _in_percent(axis: Axis) -> None:
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value * 100:g} %"))
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+# ---------------------------------------------------------------- photos
+
+
+def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Photos per person, stacked by quality; columns identity, quality. Many people go without names."""
+    table = pd.crosstab(images["identity"], images["quality"])
+    table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    many = len(table) > MANY
+    ax = _axes(ax, 9.0 if many else max(5.0, 1.5 + 0.3 * len(table)), 3.8)
+    bottom = np.zeros(len(table))
+    for name in (name for name in QUALITY if name in table):
+        colour, hatch = QUALITY[name]
+        look = (
+            {"width": 1.0, "linewidth": 0} if many else {"width": 0.8, "edgecolor": "white", "hatch": hatch}
+        )
+        ax.bar(
+            np.arange(len(table)), table[name], bottom=bottom, color=colour, label=f"{name} quality", **look
+        )
+        bottom += table[name].to_numpy()
+    ax.set_ylabel("photos")
+    ax.grid(visible=False, axis="x")
+    ax.margins(x=0.01, y=0.15)
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    if many:
+        ax.set_xlabel("people, from the most photos to the fewest")
+    else:
+        names = [_shortened(str(name), 20) for name in table.index]
+        ax.set_xticks(np.arange(len(table)), names, rotation=45, ha="right", fontsize=SMALL)
+    _legend(ax, loc="upper right", ncols=len(QUALITY))
+    ax.set_title(f"{len(images):,} photos of {len(table):,} people", loc="left", fontsize=SMALL + 1)
+    return ax
+
+
+def contact_sheet(
+    photos: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    columns: int = 12,
+    ax: Axes | None = None,
+) -> Axes:
+    """Photos, each uint8 [H, W, 3] RGB of any size, in rows of `columns`, with titles above."""
+    if not len(photos):
+        raise ValueError("there are no photos to show")
+    if titles is not None and len(titles) != len(photos):
+        raise ValueError(f"{len(photos)} photos, but {len(titles)} titles")
+    columns = min(columns, len(photos))
+    rows = -(-len(photos) // columns)
+    pitch = 1.06 if titles is None else 1.3  # from row to row, in sides of a photo
+    ax = _axes(ax, 0.95 * columns * 1.06, 0.95 * rows * pitch)
+    for i, photo in enumerate(photos):
+        row, column = divmod(i, columns)
+        height, width = np.array(photo.shape[:2]) / max(photo.shape[:2])
+        left, top = column * 1.06 + (1 - width) / 2, row * pitch + (1 - height) / 2
+        ax.imshow(photo, extent=(left, left + width, top + height, top), interpolation="nearest")
+        if titles is not None:
+            middle = column * 1.06 + 0.5
+            text = _shortened(str(titles[i]), 16)
+            ax.text(middle, row * pitch - 0.04, text, ha="center", va="bottom", fontsize=6)
+    ax.set_xlim(-0.03, columns * 1.06 - 0.03)
+    ax.set_ylim(rows * pitch - (pitch - 1) + 0.03, 1 - pitch)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return ax
+
+
+def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Pairs as of `verification.hardest`, with crops uint8 [N, H, W, 3] RGB: one person above, two below."""
+    titles = {"genuine": "One person, lowest scores", "impostor": "Two people, highest scores"}
+    kinds = [kind for kind in titles if (pairs["kind"] == kind).any()]
+    if not kinds:
+        raise ValueError("there are no pairs to show")
+    columns = int(pairs["kind"].value_counts().max())
+    across, down = 2.2, 1.8  # from pair to pair, in sides of a crop
+    ax = _axes(ax, 0.72 * across * columns, 0.72 * down * len(kinds) + 0.1)
+    for row, kind in enumerate(kinds):
+        top = row * down
+        ax.text(0, top - 0.28, titles[kind], fontsize=SMALL, fontweight="bold", va="bottom")
+        for column, pair in enumerate(pairs[pairs["kind"] == kind].to_dict("records")):
+            for side, left in enumerate((column * across, column * across + 1.02)):
+                ax.imshow(crops[pair["ab"[side]]], extent=(left, left + 1, top + 1, top))
+            people = dict.fromkeys(str(pair[who]) for who in ("person_a", "person_b"))
+            label = " / ".join(_shortened(name, 26 // len(people)) for name in people)
+            ax.text(column * across + 1.01, top - 0.03, label, ha="center", va="bottom", fontsize=6)
+            score = f"{pair['score']:.2f}"
+            ax.text(column * across + 1.01, top + 1.03, score, ha="center", va="top", fontsize=SMALL - 1)
+    ax.set_xlim(-0.03, columns * across - (across - 2.05))
+    ax.set_ylim(len(kinds) * down - (down - 1.3), -0.6)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return ax
+
+
+def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Share of photos with a face found, as of `faces.detection_rate`: quality, and a column per way to look."""
+    ways = [name for name in rates.columns if name not in ("quality", "photos")]
+    ax = _axes(ax, 5.0, 3.6)
+    width = 0.8 / len(ways)
+    for i, name in enumerate(ways):
+        middle = np.arange(len(rates)) + (i - (len(ways) - 1) / 2) * width
+        look: Look = {
+            "color": COLOURS[i],
+            "hatch": HATCHES[i % len(HATCHES)],
+            "edgecolor": "white",
+            "label": name,
+        }
+        bars = ax.bar(middle, rates[name], width * 0.94, **look)
+        ax.bar_label(bars, [f"{value:.1%}" for value in rates[name]], fontsize=SMALL - 1, padding=2)
+    ax.set_xticks(range(len(rates)), list(rates["quality"]))
+    ax.set_xlabel("quality")
+    ax.set_ylim(0, 1.1)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.grid(visible=False, axis="x")
+    ax.set_ylabel("photos with a face found")
+    _in_percent(ax.yaxis)
+    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(ways))
+    return ax
+
+
+# ---------------------------------------------------------------- training
+
+
+def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Training loss and validation AUC by epoch, the best epoch marked; columns epoch, loss, val_auc."""
+    ax = _axes(ax)
+    epoch, val_auc = history["epoch"].to_numpy(), history["val_auc"].to_numpy(float)
+    lines = ax.plot(epoch, history["loss"], color=COLOURS[1], linestyle="--", label="training loss")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("training loss")
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    if np.isfinite(val_auc).any():
+        right = ax.twinx()
+        right.spines["top"].set_visible(False)
+        lines += right.plot(epoch, val_auc, color=COLOURS[0], label="validation AUC")
+        best = int(np.nanargmax(val_auc))
+        label = f"best: {val_auc[best]:.3f}, epoch {epoch[best]}"
+        look: Look = {"marker": "o", "linestyle": "none", "color": COLOURS[0]}
+        lines += right.plot(epoch[[best]], val_auc[[best]], label=label, **look)
+        right.set_ylabel("validation AUC")
+    _legend_below(ax, len(lines), handles=lines)
+    return ax
+
+
+# ---------------------------------------------------------------- verification
+
+
+def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """ROC curves with bands of 95 %, as of `verification.roc`; FAR on a log axis."""
+    ax = _axes(ax)
+    for name, style in _styles(list(curves["model"].unique())).items():
+        curve = curves[curves["model"] == name]
+        ax.plot(curve["far"], curve["tar"], label=f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", **style)
+        band = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
+        ax.fill_between(curve["far"], curve["low"], curve["high"], **band)
+    lowest = curves["far"].min()
+    chance = np.geomspace(lowest, 1, 100)
+    ax.plot(chance, chance, color="0.6", linewidth=1, linestyle=(0, (1, 2)), label="chance")
+    ax.set_xscale("log")
+    ax.set_xlim(lowest, 1)
+    ax.set_ylim(0, 1.005)
+    ax.set_xlabel("FAR: impostor pairs accepted")
+    ax.set_ylabel("TAR: genuine pairs accepted")
+    _in_percent(ax.xaxis)
+    _in_percent(ax.yaxis)
+    _legend_below(ax, 2)
+    return ax
+
+
+def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes; low is good."""
+    ax = _axes(ax, 5.4, 5.4)
+    drawn = curves[(curves["tar"] > 0) & (curves["tar"] < 1) & (curves["far"] < 1)]
+    for name, style in _styles(list(curves["model"].unique())).items():
+        curve = drawn[drawn["model"] == name]
+        ax.plot(stats.norm.ppf(curve["far"]), stats.norm.ppf(1 - curve["tar"]), label=name, **style)
+    marks = np.array([1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95])
+    for axis, set_limits, rates in (
+        (ax.xaxis, ax.set_xlim, drawn["far"]),
+        (ax.yaxis, ax.set_ylim, 1 - drawn["tar"]),
+    ):
+        axis.set_major_locator(ticker.FixedLocator(list(stats.norm.ppf(marks))))
+        axis.set_major_formatter(ticker.FixedFormatter([f"{mark * 100:g} %" for mark in marks]))
+        low, high = (float(rates.min()), float(rates.max())) if len(rates) else (0.01, 0.5)
+        set_limits(stats.norm.ppf(max(low * 0.8, 5e-5)), stats.norm.ppf(min(max(high, 0.5), 0.97)))
+    ax.set_xlabel("FAR: impostor pairs accepted")
+    ax.set_ylabel("FRR: genuine pairs rejected")
+    _legend_below(ax, 2)
+    return ax
+
+
+def score_histograms(histogram: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None) -> Axes:
+    """Densities of genuine and impostor scores, as of `verification.histogram`, and the threshold."""
+    ax = _axes(ax)
+    for name, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
+        look: Look = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "hatch": hatch, "linewidth": 0}
+        ax.fill_between(histogram["score"], histogram[name], step="mid", **look)
+        ax.step(histogram["score"], histogram[name], where="mid", color=colour, label=f"{name} pairs")
+    if threshold is not None:
+        ax.axvline(
+            threshold, color="black", linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3f}"
+        )
+    ax.margins(x=0.01)
+    ax.set_ylim(0)
+    ax.set_xlabel("score: cosine of the two embeddings")
+    ax.set_ylabel("density")
+    _legend(ax)
+    return ax
+
+
+def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """AUC and its 95 % interval for every model and stratum; the rows of one test set of the report."""
+    strata = [name for name in STRATA if (report["quality"] == name).any()]
+    models = list(report["model"].unique())
+    ax = _axes(ax, max(5.0, 1.4 + 1.4 * len(strata)), 4.4)
+    for i, (model, colour, marker) in enumerate(zip(models, cycle(COLOURS), cycle(MARKERS), strict=False)):
+        lines = report[report["model"] == model].set_index("quality").reindex(strata)
+        middle = np.arange(len(strata)) + (i - (len(models) - 1) / 2) * 0.7 / len(models)
+        reach = [lines["auc"] - lines["auc_low"], lines["auc_high"] - lines["auc"]]
+        reach = np.clip(np.nan_to_num(reach), 0, None)
+        ax.errorbar(
+            middle, lines["auc"], reach, fmt=marker, color=colour, label=model, capsize=3, markersize=5
+        )
+    ax.axhline(0.5, color="0.6", linewidth=1, linestyle=(0, (1, 2)))
+    ax.set_xticks(range(len(strata)), strata)
+    ax.set_xlim(-0.5, len(strata) - 0.5)
+    ax.set_ylim(top=1.0)
+    ax.grid(visible=False, axis="x")
+    ax.set_xlabel("quality of the pair")
+    ax.set_ylabel("AUC, 95 % interval")
+    _legend_below(ax, min(3, len(models)))
+    return ax
+
+
+def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """FRR that is left when the worst photos are dropped, as of `verification.discard`."""
+    ax = _axes(ax)
+    for name, style in _styles(list(table["model"].unique())).items():
+        curve = table[table["model"] == name]
+        ax.plot(curve["discarded"], curve["frr"], label=name, **style)
+    ax.set_xlim(0, table["discarded"].max())
+    ax.set_ylim(0)
+    ax.set_xlabel("photos dropped, the worst first")
+    ax.set_ylabel("FRR of the rest")
+    _in_percent(ax.xaxis)
+    _in_percent(ax.yaxis)
+    _legend_below(ax, 2)
+    return ax
+
+
+def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Cumulative match characteristic with bands of 95 %, as of `protocols.cmc`."""
+    ax = _axes(ax)
+    for name, style in _styles(list(table["model"].unique())).items():
+        curve = table[table["model"] == name]
+        ax.plot(curve["rank"], curve["rate"], label=name, **style)
+        band = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
+        ax.fill_between(curve["rank"], curve["low"], curve["high"], **band)
+    ax.set_xlim(1, max(2, int(table["rank"].max())))
+    ax.set_ylim(top=1.005)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ax.set_xlabel("rank")
+    ax.set_ylabel("probes with the right person within the rank")
+    _in_percent(ax.yaxis)
+    _legend_below(ax, 2)
+    return ax
