@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +47,9 @@ ACROSS_PEOPLE_CORRELATION, ACROSS_PEOPLE_DIFFERENCE = 0.995, 20.0
 SHARPNESS_SIDE = 112  # px
 THUMB = 32  # px, side of the luma thumbnails that hashes and near-duplicates are computed from
 
+_BATCH = 1024  # thumbnails, or pairs of them, worked on at once
 _CHUNK_FILES, _CHUNK_BYTES = 256, 32 * 2**20
+_SECONDS_TO_START = 120.0
 _SAVE_EVERY = 10.0  # seconds of work that are lost at most when the run is killed
 
 
@@ -308,41 +310,65 @@ def _run(
     Yields positions, rows and thumbnails of the chunks, as they are finished.
     """
     paths = images["path"].to_numpy()
-    first = next(chunks, None)
-    if first is None:
+    waiting = [chunk for chunk in [next(chunks, None)] if chunk]
+    if not waiting:
         return
-    chunks = itertools.chain([first], chunks)
-    # Spawned on every system: forking a process with threads, as notebooks are, can deadlock.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(workers, initializer=_start_worker, initargs=(MEMORY_PER_WORKER,), context=context)
     running: dict[Future, list[int]] = {}
-    singly: list[list[int]] = []
+    pool = _start_pool(workers, folder, limits)
     try:
         while True:
             while len(running) < 3 * workers:  # enough to keep workers busy, few enough to keep memory flat
-                chunk = singly.pop() if singly else next(chunks, None)
-                if chunk is None:
+                chunk = waiting.pop() if waiting else next(chunks, [])
+                if not chunk:
                     break
                 arguments = (list(paths[chunk]), folder, limits)
-                running[pool.schedule(_examine_chunk, args=arguments, timeout=seconds)] = chunk
-            if not running:
+                try:
+                    running[pool.schedule(_examine_chunk, args=arguments, timeout=seconds)] = chunk
+                except RuntimeError:  # the pool has broken just now
+                    waiting.append(chunk)
+                    break
+            if not running and not waiting:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 chunk = running.pop(future)
-                try:
+                error = future.exception()
+                if error is None:
                     yield chunk, *future.result()
-                except (TimeoutError, ProcessExpired) as error:
-                    if len(chunk) > 1:
-                        singly += [[position] for position in chunk]
-                    else:
-                        row = _Row(status="unreadable", reason=_why_lost(error, seconds))
-                        yield chunk, [row], np.zeros((1, THUMB, THUMB), np.uint8)
+                elif isinstance(error, BrokenExecutor):  # an idle worker was killed: no file is to blame
+                    waiting.append(chunk)
+                elif len(chunk) > 1:
+                    waiting += [[position] for position in chunk]
+                else:
+                    row = _Row(status="unreadable", reason=_why_lost(error, seconds))
+                    yield chunk, [row], np.zeros((1, THUMB, THUMB), np.uint8)
+            if not pool.active:
+                waiting += running.values()
+                running.clear()
+                pool.stop()
+                pool.join()
+                pool = _start_pool(workers, folder, limits)
     finally:
         pool.stop()
         pool.join()
 
 
-def _why_lost(error: Exception, seconds: float) -> str:
+def _start_pool(workers: int, folder: str, limits: _Limits) -> ProcessPool:
+    # Spawned on every system: forking a process with threads, as notebooks are, can deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPool(workers, initializer=_start_worker, initargs=(MEMORY_PER_WORKER,), context=context)
+    try:  # with nothing to examine, so that workers that can't even start are not held against the files
+        pool.schedule(_examine_chunk, args=([], folder, limits)).result(timeout=_SECONDS_TO_START)
+    except Exception as error:
+        pool.stop()
+        pool.join()
+        raise RuntimeError(
+            "The worker processes do not start: a script that calls cleaning.clean must do so below "
+            "`if __name__ == '__main__':`, as for all of Python's multiprocessing."
+        ) from error
+    return pool
+
+
+def _why_lost(error: BaseException, seconds: float) -> str:
     if isinstance(error, ProcessExpired):
         return f"decoding it crashed the process (exit code {error.exitcode})"
     return f"decoding it took more than {seconds:g} seconds"
@@ -422,7 +448,10 @@ def _pixel_digests(
     difference = np.abs(thumbs[first].astype(np.int16) - thumbs[second]).max(axis=(1, 2), initial=0)
     equal = difference <= 2
     for row in tqdm(np.union1d(first[equal], second[equal]), desc="comparing pixels", leave=False):
-        pixels = dataset.read_rgb(folder / paths[row])
+        try:
+            pixels = dataset.read_rgb(folder / paths[row])
+        except (OSError, ValueError):  # it has gone, or changed, since it was examined
+            continue
         digests[row] = f"{pixels.shape} {hashlib.sha256(pixels.data).hexdigest()}"
     return digests
 
@@ -461,9 +490,13 @@ def phash(
     median.
     """
     rows, columns = _DCT @ _cropped(top, bottom), _DCT @ _cropped(left, right)
-    frequencies = (rows @ thumbs.astype(np.float32) @ columns.T).reshape(len(thumbs), 64)
-    bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
-    return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
+    codes = np.empty(len(thumbs), np.uint64)
+    for start in range(0, len(thumbs), _BATCH):
+        batch = thumbs[start : start + _BATCH].astype(np.float32)
+        frequencies = (rows @ batch @ columns.T).reshape(len(batch), 64)
+        bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
+        codes[start : start + _BATCH] = np.packbits(bits, axis=1).view(">u8").ravel()
+    return codes
 
 
 _RADIUS = 6  # bits in which the hashes of a pair may differ
@@ -479,7 +512,8 @@ def _candidates(images: pd.DataFrame, thumbs: np.ndarray) -> np.ndarray:
     al., CVPR 2012).
     """
     usable = np.flatnonzero(images["status"] == "ok")
-    codes = np.concatenate([phash(thumbs[usable], *crop) for crop in _CROPS])
+    thumbs = thumbs[usable]
+    codes = np.concatenate([phash(thumbs, *crop) for crop in _CROPS])
     owners = np.tile(usable, len(_CROPS))
     order = np.lexsort((owners, codes))
     codes, owners = codes[order], owners[order]
@@ -591,9 +625,6 @@ def _normalise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = values - values.mean(axis=(1, 2), keepdims=True)
     norm = np.sqrt((values**2).sum(axis=(1, 2)))
     return values / np.maximum(norm, 1e-3)[:, None, None], norm
-
-
-_BATCH = 1024  # pairs aligned at once
 
 
 def _set_aside_conflicts(images: pd.DataFrame, thumbs: np.ndarray, candidates: np.ndarray) -> None:

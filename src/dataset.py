@@ -125,13 +125,15 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
             path = f"{below}/{entry.name}" if below else entry.name
             try:
                 status = entry.stat()
+                if not stat.S_ISDIR(status.st_mode):
+                    yield path, status.st_size, status.st_mtime_ns
+                    continue
+                status = Path(entry.path).stat()  # on Windows, entries do not know which folder they are
             except OSError:
                 yield path, 0, 0
                 continue
             place = (status.st_dev, status.st_ino)
-            if not stat.S_ISDIR(status.st_mode):
-                yield path, status.st_size, status.st_mtime_ns
-            elif place in above:
+            if place in above:
                 yield path, 0, 0
             else:
                 stack.append((path, above | {place}))

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tqdm.auto import tqdm
 
 from src import cleaning, dataset
 
@@ -252,7 +254,7 @@ def test_files_that_crash_hang_or_eat_memory_cost_themselves_only(tmp_path, monk
     for seed, trick in ((3, b"CRASH"), (5, b"HANG"), (7, b"MEMORY"), (9, b"CRASH")):
         files[f"anna/{seed}.jpg"] += trick
     folder = fill(tmp_path / "photos", files)
-    images = cleaning.clean(dataset.find(folder), folder, workers=2, seconds_per_file=4).set_index("path")
+    images = cleaning.clean(dataset.find(folder), folder, workers=2, seconds_per_file=2).set_index("path")
     bad = images[images["status"] != "ok"]
     assert bad["status"].to_dict() == {
         "anna/3.jpg": "unreadable",
@@ -262,7 +264,7 @@ def test_files_that_crash_hang_or_eat_memory_cost_themselves_only(tmp_path, monk
     }
     reasons = bad["reason"].to_dict()
     assert "crashed" in reasons["anna/3.jpg"]
-    assert "more than 4 seconds" in reasons["anna/5.jpg"]
+    assert "more than 2 seconds" in reasons["anna/5.jpg"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes, links and permissions of POSIX")
@@ -286,6 +288,27 @@ def test_what_is_no_regular_file_is_said_so(tmp_path):
         "anna/nowhere.jpg": "unreadable",
         "anna/pipe.jpg": "not an image",
     }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_workers_that_are_killed_from_outside_cost_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(cleaning, "_CHUNK_FILES", 5)
+    folder = fill(tmp_path, {f"p{n % 5}/{n}.jpg": jpeg(photo(n, 40)) for n in range(300)})
+    images = dataset.find(folder)
+    killed: list[int | None] = []
+    restore = tqdm.update
+
+    def disturb(bar, count):
+        if bar.n > 80 and not killed:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                killed.append(worker.pid)
+        return restore(bar, count)
+
+    monkeypatch.setattr(tqdm, "update", disturb)
+    disturbed = cleaning.clean(images, folder, workers=1)
+    assert killed
+    pd.testing.assert_frame_equal(disturbed, cleaning.clean(images, folder, workers=2))
 
 
 KILLED = """
