@@ -57,7 +57,7 @@ class Counts:
     unit_impostor: np.ndarray  # int64 [U, C]
     people: int
     photos: int
-    failed: int  # photos without an embedding
+    failed: int  # photos without an embedding, also where they are excluded
     left_out: int  # pairs inside near-duplicate groups
 
 
@@ -85,6 +85,25 @@ def trials(faces: pd.DataFrame, split: str) -> Trials:
         quality.to_numpy(np.int8),
         chosen["group"].to_numpy(np.int64),
     )
+
+
+def test_sets(faces: pd.DataFrame) -> dict[str, Trials]:
+    """The trials of every split whose name begins with "test" and that has genuine and impostor pairs.
+
+    Raises ValueError, with what is wrong with each, where there is none.
+    """
+    found, problems = {}, []
+    for split in sorted(name for name in faces["split"].unique() if name.startswith("test")):
+        try:
+            found[split] = trials(faces, split)
+        except ValueError as error:
+            problems.append(str(error))
+    if not found:
+        raise ValueError("; ".join(problems) or "no faces are in a test split")
+    return found
+
+
+test_sets.__test__ = False  # type: ignore[attr-defined]  # the name is not pytest's
 
 
 def evaluate(
@@ -178,8 +197,8 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
     return vectors / lengths[:, None]
 
 
-def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarray) -> dict[str, Counts]:
-    """Counts of all pairs by stratum."""
+def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarray) -> dict[str, Counts]:
+    """Counts of all pairs by stratum; keep, missing: [n], photos to make pairs of, those without embedding."""
     unit = test.identity
     people = int(test.identity.max()) + 1
     if people > _UNITS:
@@ -188,7 +207,7 @@ def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarra
     order = order[keep[order]]
     quality, unit, identity, group = (part[order] for part in (test.quality, unit, test.identity, test.group))
     group = np.where(np.isin(group, _repeated(group)), group, -1)
-    vectors, failed = np.nan_to_num(vectors[order]), failed[order]
+    vectors, failed = np.nan_to_num(vectors[order]), missing[order]
 
     edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
     spans = [
@@ -233,13 +252,13 @@ def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, failed: np.ndarra
     for name, wanted in STRATA.items():
         of = [key for key in fine if wanted in (None, key)]
         if of:
-            photos = np.isin(quality, np.unique(of))
+            photos = np.isin(test.quality, np.unique(of))
             result[name] = _compressed(
                 [fine[key] for key in of],
                 np.sum([coarse[key] for key in of], 0),
-                people=len(np.unique(identity[photos])),
+                people=len(np.unique(test.identity[photos & keep])),
                 photos=int(photos.sum()),
-                failed=int(failed[photos].sum()),
+                failed=int((photos & missing).sum()),
                 pairs=sum(_pairs(quality, *key) for key in of),
             )
     return result

@@ -1,7 +1,8 @@
 """Figures: values in, drawn on an axis, the axis back. Nothing is computed here but where ink goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -57,6 +58,25 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def each(draw: Callable[[pd.DataFrame], Axes], tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Draws every table in a figure of its own, titled by its name, and saves it in `folder` as a PNG."""
+    for name, table in tables.items():
+        ax = draw(table)
+        ax.set_title(name.replace("_", " "), loc="left", fontsize=SMALL + 1)
+        save(ax, folder / f"{draw.__name__}_{name}.png")
+
+
+def save(ax: Axes, file: Path) -> Axes:
+    """Writes the axis's figure as a PNG of 200 dots an inch, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(partial, format="png", dpi=200)
+    partial.replace(file)
+    return ax
+
+
 # ---------------------------------------------------------------- photos
 
 
@@ -79,7 +99,7 @@ def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("photos")
     ax.grid(visible=False, axis="x")
     ax.margins(x=0.01, y=0.15)
-    ax.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if many:
         ax.set_xlabel("people, from the most photos to the fewest")
     else:
@@ -97,10 +117,13 @@ def contact_sheet(
     ax: Axes | None = None,
 ) -> Axes:
     """Photos, each uint8 [H, W, 3] RGB of any size, in rows of `columns`, with titles above."""
-    if not len(photos):
-        raise ValueError("there are no photos to show")
     if titles is not None and len(titles) != len(photos):
         raise ValueError(f"{len(photos)} photos, but {len(titles)} titles")
+    if not len(photos):
+        ax = _axes(ax, 3.0, 0.4)
+        ax.text(0, 0.5, "no photos to show", fontsize=SMALL, va="center")
+        ax.set_axis_off()
+        return ax
     columns = min(columns, len(photos))
     rows = -(-len(photos) // columns)
     pitch = 1.06 if titles is None else 1.3  # from row to row, in sides of a photo
@@ -149,7 +172,7 @@ def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None
 
 
 def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of photos with a face found, as of `faces.detection_rate`: quality, and a column per way to look."""
+    """Share of photos with a face found, as of `faces.detection_rate`: a column for each way to look."""
     ways = [name for name in rates.columns if name not in ("quality", "photos")]
     ax = _axes(ax, 5.0, 3.6)
     width = 0.8 / len(ways)
@@ -184,7 +207,7 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     lines = ax.plot(epoch, history["loss"], color=COLOURS[1], linestyle="--", label="training loss")
     ax.set_xlabel("epoch")
     ax.set_ylabel("training loss")
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if np.isfinite(val_auc).any():
         right = ax.twinx()
         right.spines["top"].set_visible(False)
@@ -314,7 +337,7 @@ def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.fill_between(curve["rank"], curve["low"], curve["high"], **band)
     ax.set_xlim(1, max(2, int(table["rank"].max())))
     ax.set_ylim(top=1.005)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_xlabel("rank")
     ax.set_ylabel("probes with the right person within the rank")
     _in_percent(ax.yaxis)

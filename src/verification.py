@@ -25,6 +25,7 @@ from src.pairs import (
     evaluate,
     genuine_pairs,
     hardest,
+    test_sets,
     trials,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "report",
     "roc",
     "summary",
+    "test_sets",
     "thresholds",
     "trials",
     "warnings",
@@ -105,10 +107,11 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
     for name, strata in models.items():
         counts = strata["all"]
         fars = _rates(counts.genuine, counts.impostor)[0][1:]
-        allowed = int((fars <= target_far).sum())
-        scores = np.append(counts.score, counts.score[-1] + 1 / STEPS)
-        scores = scores[np.isfinite(scores)]
-        threshold = float(scores[max(len(scores) - 1 - allowed, 0)] - 0.5 / STEPS)
+        allowed = int((fars <= target_far).sum())  # of the scores, from the highest
+        scores = counts.score[np.isfinite(counts.score)]
+        edges = np.concatenate([scores[:1] - 1 / STEPS, scores, scores[-1:] + 1 / STEPS])
+        at = max(len(scores) - allowed, 0)
+        threshold = float((edges[at] + edges[at + 1]) / 2)  # half-way to the next, clear of rounding
         far, tar = (_accepted(counts, part, threshold)[0] for part in (counts.impostor, counts.genuine))
         pairs = int(counts.impostor.sum())
         note = "" if pairs * target_far >= SUPPORT else f"{pairs} impostor pairs are few for this FAR"
@@ -231,14 +234,16 @@ def no_face(crops: np.ndarray, ring: int = 12, levels: int = 8) -> np.ndarray:
 
 
 def warnings(table: pd.DataFrame, control: str = "no face") -> list[str]:
-    """A sentence for each stratum of the report in which the no-face control is clearly above chance."""
-    able = table[(table["model"] == control) & (table["auc_low"] > _CHANCE)].to_dict("records")
-    return [
-        f"{line['test']}, {line['quality']} pairs: the colours of the crops' borders alone reach AUC "
-        f"{_bounded(line, 'auc')}. Background and light tell people apart there, so part of any model's "
-        "score may owe nothing to faces."
-        for line in able
-    ]
+    """A sentence for each test set of the report where the no-face control is clearly above chance."""
+    sentences = []
+    able = table[(table["model"] == control) & (table["auc_low"] > _CHANCE)]
+    for test, part in able.groupby("test", sort=False):
+        reached = [f"{_bounded(line, 'auc')} on {line['quality']} pairs" for line in part.to_dict("records")]
+        sentences.append(
+            f"The colours of the crops' borders alone reach AUC {', '.join(reached)} of {test}: background "
+            "and light tell people apart there, and any model's AUC may owe them a part."
+        )
+    return sentences
 
 
 def summary(
@@ -372,7 +377,7 @@ def _crossing(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
     y0, y1 = (np.take_along_axis(values, at, -1)[..., 0] for at in (after - 1, after))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(x1 > x0, np.clip(-x0 / (x1 - x0), 0, 1), 0.0)
-    return y0 + share * (y1 - y0)
+    return np.where(np.isnan(rising[..., -1]), np.nan, y0 + share * (y1 - y0))
 
 
 def _d_prime(counts: Counts) -> float:
@@ -422,7 +427,7 @@ def _error(left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     left_out: the estimate without each unit [U]; weights: [U], the units' genuine pairs.
     """
     n = len(left_out)
-    if n < 3 or not np.isfinite(left_out).all():
+    if n < 3 or not weights.any() or not np.isfinite(left_out).all():
         return np.nan, np.nan
     error = np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
     return float(error), max(1.0, float(weights.sum() ** 2 / (weights.astype(float) ** 2).sum()) - 1)
