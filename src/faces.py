@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,15 +29,20 @@ TEMPLATE = np.array(
 )
 LANDMARKS = ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
 COLUMNS = (
-    "left", "top", "right", "bottom", *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy"), "score",
-)  # fmt: skip
+    *("left", "top", "right", "bottom"),
+    *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy"),
+    *("score", "found", "n_faces", "eye_distance"),
+)
 WHOLE = "whole photo"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way to look for a face: `size` is what the photo's longer side is brought to, in pixels (None: as
-    `FaceAnalysis` does), `margin` the border added on every side, as a share of the longer side."""
+    """One way to look for a face.
+
+    The photo's longer side, with a border of `margin` (a share of it) on every side, is brought to `size`
+    pixels; None detects as `FaceAnalysis` does. Finds below `threshold` do not count.
+    """
 
     name: str
     size: int | None
@@ -43,6 +50,7 @@ class Attempt:
     threshold: float = 0.5
 
 
+# Tried in this order until one finds a face.
 ATTEMPTS = (
     Attempt("160", 160),
     Attempt("320", 320),
@@ -62,53 +70,65 @@ def extract(
     attempts: Sequence[Attempt] = ATTEMPTS,
     workspace: Path | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Finds, chooses and aligns one face in every usable image (`status` "ok").
+    """Finds, chooses and aligns one face in every usable image (`status` "ok") below `folder`.
 
-    Returns `faces`, one row per usable image in the same order, with the columns of `images` and those of the
-    face (pixels of the upright photo), and `crops`, uint8 `[N, 112, 112, 3]` RGB, memory-mapped. Where no
-    attempt finds a face, the whole photo is the crop: `found` says "whole photo", landmarks are NaN.
-    With a workspace, what was found before an interruption is not looked for again.
+    Returns `faces`, a row per usable image in the order of `images` with its columns and COLUMNS, and
+    `crops`, uint8 `[N, 112, 112, 3]` RGB, row i belonging to row i of `faces`. With a workspace the crops are
+    memory-mapped there, and what was found before an interruption is not looked for again.
+
+    Raises ValueError, naming the file, where a photo can't be decoded, or where no image is usable.
     """
-    from src.insightface_pack import in_order
-
     usable = images[images["status"] == "ok"].reset_index(drop=True)
-    place = Path(workspace or tempfile.mkdtemp(prefix="crops-"))
-    file, log = place / "crops.npy", place / "found.csv"
-    shape = (len(usable), SIDE, SIDE, 3)
-    rows: list[dict[Any, Any]] = []
-    if file.exists() and log.exists():
-        rows = pd.read_csv(log, float_precision="round_trip").to_dict("records")
-    crops = np.lib.format.open_memmap(file, "r+" if rows else "w+", np.uint8, shape)
+    if usable.empty:
+        raise ValueError("There are no usable images to look for faces in.")
+    if workspace is None:
+        with tempfile.TemporaryDirectory() as private:
+            faces, crops = extract(images, folder, pack, attempts, Path(private))
+            crops = np.array(crops)  # the file behind it goes
+        return faces, crops
 
-    def one(path: str) -> tuple[dict[Any, Any], np.ndarray]:
+    def look(path: str) -> tuple[dict[str, Any], np.ndarray]:
         return find_face(dataset.read_rgb(Path(folder) / path), pack, attempts)
 
-    start = len(rows)
-    bar = tqdm(total=len(usable), initial=start, desc="faces", unit=" photos", leave=False)
-    with bar:
-        for i, (row, crop) in enumerate(in_order(one, usable["path"].iloc[start:], pack), start):
-            crops[i] = crop
-            rows.append(row)
-            if len(rows) % 128 == 0:
-                _checkpoint(crops, rows, log)
+    file, log = workspace / "crops.npy", workspace / "found.csv"
+    start = _begin(file, log, len(usable))
+    found = pack.map(look, usable["path"].iloc[start:])
+    # Written as plain files, not through a memory map, whose pages would count as this process's memory.
+    with (
+        file.open("r+b") as pixels,
+        log.open("a", encoding="utf-8", newline="") as lines,
+        tqdm(total=len(usable), initial=start, desc="faces", unit=" photos") as bar,
+    ):
+        pixels.seek((start - len(usable)) * SIDE * SIDE * 3, os.SEEK_END)
+        rows = csv.DictWriter(lines, COLUMNS)
+        for row, crop in found:
+            pixels.write(crop.tobytes())
+            pixels.flush()  # before its row: what has a row has a crop
+            rows.writerow(row)
+            lines.flush()
             bar.update()
-    crops.flush()
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "found", "n_faces", "eye_distance"])
-    table = table.astype(dict.fromkeys((*COLUMNS, "eye_distance"), np.float32))
-    return pd.concat([usable, table], axis=1), crops
+    table = pd.read_csv(log, float_precision="round_trip").astype(
+        {name: np.float32 for name in COLUMNS if name not in ("found", "n_faces")}
+    )
+    return pd.concat([usable, table], axis=1), np.load(file, mmap_mode="r+")
 
 
-def _checkpoint(crops: np.memmap, rows: list[dict[Any, Any]], log: Path) -> None:
-    crops.flush()
-    partial = log.with_suffix(".partial")
-    pd.DataFrame(rows).to_csv(partial, index=False)
-    partial.replace(log)
+def _begin(file: Path, log: Path, count: int) -> int:
+    """Prepares the files of crops and of rows; returns how many rows are there from before."""
+    if not log.exists():
+        np.lib.format.open_memmap(file, "w+", np.uint8, (count, SIDE, SIDE, 3))
+        log.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+        return 0
+    lines = log.read_bytes()
+    whole = lines[: lines.rfind(b"\n") + 1]  # the last row may have been cut off
+    log.write_bytes(whole)
+    return whole.count(b"\n") - 1
 
 
 def find_face(
     photo: np.ndarray, pack: Pack, attempts: Sequence[Attempt] = ATTEMPTS
-) -> tuple[dict[Any, Any], np.ndarray]:
-    """The face of a photo, uint8 `[H, W, 3]` RGB: its row (COLUMNS, found, n_faces, eye_distance) and crop."""
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The face of a photo, uint8 `[H, W, 3]` RGB: its row (COLUMNS) and its crop, uint8 `[112, 112, 3]`."""
     for attempt in attempts:
         boxes, landmarks = _detect(photo, pack, attempt)
         good = np.array(
@@ -118,18 +138,13 @@ def find_face(
             boxes, landmarks = boxes[good], landmarks[good]
             best = int(np.argmax(_rank(boxes, photo.shape)))
             points = landmarks[best]
-            values = [*boxes[best, :4], *points.ravel(), boxes[best, 4]]
-            row: dict[Any, Any] = dict(zip(COLUMNS, map(float, values), strict=True))
-            row |= {
-                "found": attempt.name,
-                "n_faces": len(boxes),
-                "eye_distance": float(np.linalg.norm(points[0] - points[1])),
-            }
-            return row, align(photo, points)
+            eyes = float(np.linalg.norm(points[0] - points[1]))
+            values = (*boxes[best, :4], *points.ravel(), boxes[best, 4], attempt.name, len(boxes), eyes)
+            return dict(zip(COLUMNS, values, strict=True)), align(photo, points)
     height, width = photo.shape[:2]
-    row = dict.fromkeys(COLUMNS, float("nan")) | {"left": 0.0, "top": 0.0, "right": width, "bottom": height}
-    row |= {"score": 0.0, "found": WHOLE, "n_faces": 0, "eye_distance": float("nan")}
-    return row, cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    values = (0, 0, width, height, *[np.nan] * 10, 0, WHOLE, 0, np.nan)
+    crop = cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return dict(zip(COLUMNS, values, strict=True)), crop
 
 
 def _detect(photo: np.ndarray, pack: Pack, attempt: Attempt) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """InsightFace packs: found, verified, loaded and run as InsightFace itself runs them.
 
-The one room that imports insightface and sees BGR. A pack is a folder of ONNX files, of which the detector and
-the recogniser are used. `as_shipped` is the baseline: what the loop that everyone writes gives.
+The one room that imports insightface and sees BGR. A pack is a folder of ONNX files, of which the detector
+and the recogniser are used. `as_shipped` is the baseline: what the loop that everyone writes gives.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,16 +43,16 @@ REPAIR = (
     "pip uninstall -y onnxruntime onnxruntime-gpu",
     "pip install --no-deps onnxruntime-gpu",
 )
-"""What leaves exactly one ONNX Runtime, the one that knows CUDA; as in the README."""
+"""Leaves exactly one ONNX Runtime, the one that knows CUDA; as in the README."""
 
-SIDE = 112  # pixels; the size of an aligned crop
-_PROJECT = Path(__file__).parents[1]
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+SIDE = 112  # pixels; crops are this wide and high
+PROJECT = Path(__file__).parents[1]
+HOME = Path("~/.insightface/models")  # where InsightFace itself keeps packs
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A pack as InsightFace publishes it: its zip's size in bytes, and SHA-256 of the zip and of files in it."""
+    """A pack as InsightFace publishes it: its zip's size in bytes and SHA-256, and SHA-256 of files in it."""
 
     size: int
     sha256: str
@@ -72,11 +73,11 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Pack:
-    """A loaded pack. `providers` are those that run, best first; `fingerprint` tells one pack from another.
+    """A loaded pack. `providers` are those that run, best first; `fingerprint` tells packs apart by content.
 
-    `detector` and `recogniser` are InsightFace's own objects with what they were loaded with. `resizable` is
-    the detector with a free input size, None where its graph works at one size only; `batched` is the
-    recogniser with a free batch size, None where a batch does not give what single crops give.
+    `detector` and `recogniser` are InsightFace's own objects, prepared as `FaceAnalysis` prepares them.
+    `resizable` is the detector with a free input size, None where its graph works at one size only; `batched`
+    the recogniser with a free batch size, None where a batch does not give what single crops give.
     """
 
     name: str
@@ -88,37 +89,34 @@ class Pack:
     resizable: SCRFD | None = field(repr=False)
     batched: ArcFaceONNX | None = field(repr=False)
 
-    @property
-    def accelerated(self) -> bool:
-        return self.providers[0] != "CPUExecutionProvider"
-
     def recognise(self, crops: np.ndarray) -> np.ndarray:
         """Embeddings float32 `[n, D]`, not normalised, of aligned crops uint8 `[n, 112, 112, 3]` RGB."""
-        blobs = crops.transpose(0, 3, 1, 2).astype(np.float32)
         if self.batched is None:
-            parts = in_order(lambda i: self.recogniser.forward(blobs[i : i + 1]), range(len(blobs)), self)
-        elif self.accelerated:
-            return self.batched.forward(blobs)
-        else:  # a session uses one core, so that the cores share the work without waiting for each other
-            batched, starts = self.batched, range(0, len(blobs), 16)
-            parts = in_order(lambda i: batched.forward(blobs[i : i + 16]), starts, self)
-        return np.concatenate(list(parts))
+            recogniser, step = self.recogniser, 1
+        else:  # the processor's cores share a batch, an accelerator takes it whole
+            recogniser, step = self.batched, 16 if self.providers[0] == "CPUExecutionProvider" else len(crops)
+
+        def part(start: int) -> np.ndarray:
+            blob = crops[start : start + step].transpose(0, 3, 1, 2).astype(np.float32)
+            return recogniser.forward(blob)
+
+        return np.concatenate(list(in_order(part, range(0, len(crops), step))))
 
     def detect(
         self, photo: np.ndarray, size: int | None = None, threshold: float = 0.5
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Faces in a photo, uint8 `[H, W, 3]` RGB, as SCRFD finds them in it resized to fit `size` x `size`.
+        """Faces in a photo, uint8 `[H, W, 3]` RGB, resized to fit `size` x `size` pixels (a multiple of 32).
 
-        Returns boxes with scores, float32 `[n, 5]` (left, top, right, bottom, score), and landmarks, float32
-        `[n, 5, 2]` (x, y: the eye on the image's left, the other eye, nose, mouth corners), in pixels of the
-        photo, best score first. Without a size, as `FaceAnalysis` detects.
+        Without a size, as `FaceAnalysis` detects. Returns boxes with scores, float32 `[n, 5]` (left, top,
+        right, bottom, score), and landmarks, float32 `[n, 5, 2]` (x and y of the eye on the image's left, the
+        other eye, the nose, the mouth's corners), in pixels of the photo, best score first.
         """
         bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
         if size is None:
             return self.detector.detect(bgr, det_thresh=threshold)
         if self.resizable is not None:
             return self.resizable.detect(bgr, input_size=(size, size), det_thresh=threshold)
-        # The same scale on the one canvas there is.
+        # The one canvas there is takes the photo at the same scale: slower, but the same to the detector.
         canvas = self.detector.static_input_size[0]
         scale = min(size, canvas) / max(bgr.shape[:2])
         small = cv2.resize(bgr, None, fx=scale, fy=scale)
@@ -128,123 +126,133 @@ class Pack:
         boxes[:, :4] /= scale
         return boxes, landmarks / scale
 
+    def map(self, function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:
+        """`function(item)` in order, worked out in threads, at most `ahead` results before they are taken."""
+        return in_order(function, items, ahead)
+
 
 # ------------------------------------------------------------------------------------------------ baseline
 
 
 def as_shipped(faces: pd.DataFrame, folder: Path, pack: Pack, workspace: Path | None = None) -> np.ndarray:
-    """The baseline: embeddings float32 `[N, D]`, unit rows, exactly as the loop that everyone writes gives them:
+    """The baseline: embeddings float32 `[N, D]`, unit rows, as the loop that everyone writes gives them.
 
         app = FaceAnalysis(name); app.prepare(ctx_id=0)
         for photo in photos: app.get(cv2.imread(photo))[0].normed_embedding
 
-    Photos are decoded by OpenCV (it applies EXIF orientation), the default detection sizes and threshold hold,
-    and of several faces the first is taken, which is the one of the highest score. A row is NaN where no face
-    is found or OpenCV can't decode the photo: a failure to enrol. With a workspace, chunks already there are
-    not computed again.
+    OpenCV decodes (it applies EXIF orientation), InsightFace's detection sizes and threshold hold, and of
+    several faces the first is taken, the one of the highest score. A row is NaN where no face is found or
+    OpenCV cannot decode the photo: a failure to enrol. With a workspace, rows already there are not computed
+    again.
     """
 
     def crop(path: str) -> np.ndarray | None:
         bgr = _imread(Path(folder) / path)
         return None if bgr is None else _first_face(bgr, pack)
 
-    chunk = 128
+    unset = np.inf
     dimension = pack.recognise(np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape[1]
-    out = np.full((len(faces), dimension), np.nan, np.float32)
-    starts = range(0, len(faces), chunk)
-    done = [s for s in starts if workspace and (workspace / f"{s}.npy").exists()]
-    for start in done:
-        out[start : start + chunk] = np.load(Path(workspace or "") / f"{start}.npy")
-    rows = [i for s in starts if s not in set(done) for i in range(s, min(s + chunk, len(faces)))]
-    crops = in_order(crop, faces["path"].iloc[rows], pack)
-    bar = tqdm(
-        total=len(faces), initial=len(faces) - len(rows), desc="as shipped", unit=" photos", leave=False
-    )
-    with bar:
-        for start in [s for s in starts if s not in set(done)]:
-            part = out[start : start + chunk]
-            found = [(i, c) for i, c in zip(range(len(part)), crops) if c is not None]  # noqa: B905
+    embeddings = _kept(workspace, (len(faces), dimension), unset)
+    rows = np.flatnonzero(embeddings[:, 0] == unset)
+    crops = pack.map(crop, faces["path"].iloc[rows])
+    with tqdm(total=len(faces), initial=len(faces) - len(rows), desc="as shipped", unit=" photos") as bar:
+        while batch := list(islice(crops, 32)):
+            now, rows = rows[: len(batch)], rows[len(batch) :]
+            values = np.full((len(batch), dimension), np.nan, np.float32)
+            found = [i for i, one in enumerate(batch) if one is not None]
             if found:
-                embeddings = pack.recognise(np.stack([c for _, c in found]))
-                part[[i for i, _ in found]] = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-            if workspace:
-                _save(workspace / f"{start}.npy", part)
-            bar.update(len(part))
-    return out
+                raw = pack.recognise(np.stack([one for one in batch if one is not None]))
+                values[found] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+            embeddings[now] = values
+            bar.update(len(batch))
+    return embeddings
 
 
 def _first_face(bgr: np.ndarray, pack: Pack) -> np.ndarray | None:
     """The aligned crop, uint8 `[112, 112, 3]` RGB, of the face that `app.get(bgr)[0]` is about."""
-    boxes, landmarks = pack.detector.detect(bgr)
-    if not len(boxes):
+    _, landmarks = pack.detector.detect(bgr)
+    if not len(landmarks):
         return None
-    return cv2.cvtColor(norm_crop(bgr, landmarks[0], pack.recogniser.input_size[0]), cv2.COLOR_BGR2RGB)
-
-
-def norm_crop(photo: np.ndarray, landmarks: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """InsightFace's own alignment: uint8 `[side, side, 3]` in the photo's colour order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of a scikit-image function that InsightFace calls
-        return face_align.norm_crop(photo, landmarks, side)
+        crop = face_align.norm_crop(bgr, landmarks[0], pack.recogniser.input_size[0])
+    return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
 
 
 def _imread(path: Path) -> np.ndarray | None:
-    # cv2.imread can't open names outside the code page on Windows; the decoder behind it is the same.
+    # cv2.imread cannot open every name on Windows; the decoder behind it is the same.
     data = np.fromfile(path, np.uint8)
     return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, array)
-    partial.replace(path)
+def _kept(workspace: Path | None, shape: tuple[int, int], unset: float) -> np.ndarray:
+    """A float32 array as it was left in the workspace, else full of `unset`; writing to it keeps it there."""
+    if workspace is None:
+        return np.full(shape, unset, np.float32)
+    file = workspace / "embeddings.npy"
+    if not file.exists():
+        partial = file.with_suffix(".partial")
+        with partial.open("wb") as stream:
+            np.save(stream, np.full(shape, unset, np.float32))
+        partial.replace(file)
+    return np.load(file, mmap_mode="r+")
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T], pack: Pack, ahead: int = 256) -> Iterator[R]:
+def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:
     """Yields `function(item)` in order, worked out in threads, at most `ahead` results before they are taken.
 
-    OpenCV and ONNX Runtime let other threads run while they work.
+    For what OpenCV and ONNX Runtime do most of: they let other threads run while they work.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(cores) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(_cores())
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------------------------- loading
 
 
 def load(pack: str | Path, root: Path | str | None = None) -> Pack:
-    """Loads a pack: a folder, or a name below `root`/models, as in `FaceAnalysis(name, root=root)`.
+    """Loads a pack: a folder of ONNX files, or a name, looked for as `FaceAnalysis(name, root=root)` does.
 
-    Without `root`, a name is looked for in `models/` in the project and beside it, in the project and beside it,
-    and in ~/.insightface/models; a pack that InsightFace publishes is verified by SHA-256, unpacked where only
-    its zip is there, and downloaded to ~/.insightface/models where nothing is. Warns (RuntimeWarning) where
-    ONNX Runtime does not use a GPU that is there.
+    Without `root`, a name is looked for in `models/` in the project and beside it, in the project and beside
+    it, then in ~/.insightface/models. A pack that InsightFace publishes (PUBLISHED) is verified by SHA-256,
+    unpacked where only its zip is there, and downloaded to ~/.insightface/models where there is nothing.
 
-    Raises FileNotFoundError where there is no such pack and ValueError where it is incomplete or damaged.
+    Warns (RuntimeWarning) where ONNX Runtime does not use the GPU that torch sees, or is installed twice.
+    Raises FileNotFoundError where there is no such pack, ValueError where it is incomplete or damaged.
     """
     folder = _find(pack, root)
-    digests = {file.name: _sha256(file) for file in sorted(folder.glob("*.onnx"))}
-    published = PUBLISHED.get(folder.name)
-    if published:
-        _verify(folder, digests, published)
+    digests = _digests(folder)
+    if folder.name in PUBLISHED and _faults(folder.name, digests):
+        archive = folder.with_name(f"{folder.name}.zip")  # InsightFace leaves it there
+        if archive.is_file():
+            print(f"{folder} is not whole, unpacking {archive.name} again")
+            digests = _digests(_unpack(archive))
+        if faults := _faults(folder.name, digests):
+            raise ValueError(
+                f"The pack in {folder} is not whole, as an interrupted download or unpacking leaves it: "
+                f"{'; '.join(faults)}. Delete the folder and run again."
+            )
     detector, recogniser = _models(folder)
-    _check_runtime(recogniser.session.get_providers())
+    providers = tuple(recogniser.session.get_providers())
+    _check_runtime(providers)
     return Pack(
         name=folder.name,
         folder=folder,
         fingerprint=hashlib.sha256(repr(digests).encode()).hexdigest(),
-        providers=tuple(recogniser.session.get_providers()),
+        providers=providers,
         detector=detector,
         recogniser=recogniser,
         resizable=_resizable(detector),
@@ -253,89 +261,95 @@ def load(pack: str | Path, root: Path | str | None = None) -> Pack:
 
 
 def _find(pack: str | Path, root: Path | str | None) -> Path:
-    direct = Path(pack).expanduser()
-    if direct.is_dir() and (len(direct.parts) > 1 or isinstance(pack, Path)):
-        return _inner(direct.resolve())
-    name = str(pack)
-    home = Path("~/.insightface").expanduser()
-    places = (
-        [Path(root).expanduser() / "models"]
-        if root is not None
-        else [_PROJECT / "models", _PROJECT.parent / "models", _PROJECT, _PROJECT.parent, home / "models"]
-    )
-    for place in places:
-        if (place / name).is_dir():
-            return _inner((place / name).resolve())
-        if name in PUBLISHED and (place / f"{name}.zip").is_file():
-            return _unpack(place / f"{name}.zip", name)
+    name, direct = str(pack), Path(pack).expanduser()
+    if root is not None:
+        places = [Path(root).expanduser() / "models"]
+    else:
+        beside = PROJECT.parent
+        places = [PROJECT / "models", beside / "models", PROJECT, beside, HOME.expanduser()]
+    for folder in [direct, *(place / name for place in places)]:
+        if any((folder / folder.name).glob("*.onnx")) and not any(folder.glob("*.onnx")):
+            folder /= folder.name  # some zips hold a folder of the pack's name within it
+        # A folder in the working directory that happens to have the name is none unless it holds models.
+        if any(folder.glob("*.onnx")) or (folder.is_dir() and (folder != direct or len(direct.parts) > 1)):
+            return folder.resolve()
+        archive = folder.with_name(f"{folder.name}.zip")
+        if folder.name in PUBLISHED and archive.is_file():
+            return _unpack(archive)
     if name in PUBLISHED:
-        return _download(name, places[-1])
+        return _download(name, places)
     raise FileNotFoundError(
-        f"There is no pack {name!r}: neither a folder of that name, nor one in "
-        + ", ".join(map(str, places))
-        + ". Put its folder of ONNX files there, or give the folder itself."
+        f"There is no pack {name}: no such folder, and none of that name in {_listed(places)}. "
+        "Give the folder of the pack's ONNX files, or put it in one of these."
     )
 
 
-def _inner(folder: Path) -> Path:
-    """The folder with the ONNX files: some zips hold a folder of the pack's name within a folder of its name."""
-    inner = folder / folder.name
-    if not any(folder.glob("*.onnx")) and any(inner.glob("*.onnx")):
-        return inner
-    return folder
+def _listed(places: list[Path]) -> str:
+    return ", ".join(map(str, places))
 
 
-def _download(name: str, place: Path) -> Path:
-    archive, url = PUBLISHED[name], model_zoo_download_url(f"{name}.zip")
-    target = place / f"{name}.zip"
-    partial = target.with_suffix(".zip.partial")
+def _download(name: str, places: list[Path]) -> Path:
+    """Fetches a published zip to the last of the places, by InsightFace's own means, and unpacks it there."""
+    published, url = PUBLISHED[name], model_zoo_download_url(f"{name}.zip")
+    archive = places[-1] / f"{name}.zip"
+    partial = archive.with_suffix(".partial")
+    print(f"downloading {url} ({published.size / 1e6:.0f} MB) to {archive.parent}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             download_file(url, path=str(partial), overwrite=True)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise FileNotFoundError(
-            f"The pack {name} is not here and could not be downloaded ({type(error).__name__}): put {name}.zip "
-            f"({archive.size:,} bytes, SHA-256 {archive.sha256}) from {url} into {_PROJECT / 'models'} "
-            f"or {place}, then run again."
+            f"The pack {name} is not on this computer and could not be downloaded ({type(error).__name__}): "
+            f"put {name}.zip ({published.size:,} bytes, SHA-256 {published.sha256}) from {url} into one of "
+            f"{_listed(places)}, and run again."
         ) from error
-    partial.replace(target)
-    return _unpack(target, name)
+    partial.replace(archive)
+    return _unpack(archive)
 
 
-def _unpack(archive: Path, name: str) -> Path:
-    """Verifies a published zip and unpacks its ONNX files beside it; the folder appears whole or not at all."""
+def _unpack(archive: Path) -> Path:
+    """Verifies a published zip, unpacks its ONNX files to a folder beside it, which appears when whole."""
+    name, size = archive.stem, archive.stat().st_size
     published = PUBLISHED[name]
-    if archive.stat().st_size != published.size or _sha256(archive) != published.sha256:
+    if size != published.size or _sha256(archive) != published.sha256:
         raise ValueError(
-            f"{archive} is not the file InsightFace publishes: it has {archive.stat().st_size:,} bytes, expected "
-            f"are {published.size:,} with SHA-256 {published.sha256}. Delete it and download "
-            f"{model_zoo_download_url(archive.name)} again."
+            f"{archive} is not the file that InsightFace publishes, or its download was cut off: it has "
+            f"{size:,} bytes; {published.size:,} with SHA-256 {published.sha256} are expected. Delete it, then "
+            f"run again or download {model_zoo_download_url(archive.name)}."
         )
+    target = archive.with_suffix("")
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{name}-") as draft:
         folder = Path(draft) / name
         folder.mkdir()
         with zipfile.ZipFile(archive) as members:
             for member in members.infolist():
-                # By its last name alone: no path in the zip decides where anything is written.
-                if member.filename.endswith(".onnx"):
-                    with (
-                        members.open(member) as source,
-                        (folder / Path(member.filename).name).open("wb") as out,
-                    ):
-                        shutil.copyfileobj(source, out)
-        folder.replace(archive.parent / name)
-    return archive.parent / name
+                # By its last name alone: no path in a zip decides where something is written.
+                file = folder / Path(member.filename).name
+                if file.suffix == ".onnx":
+                    with members.open(member) as source, file.open("wb") as copied:
+                        shutil.copyfileobj(source, copied)
+        if target.is_dir():
+            for file in folder.iterdir():
+                file.replace(target / file.name)
+        else:
+            folder.replace(target)
+    return target
 
 
-def _verify(folder: Path, digests: dict[str, str], published: Archive) -> None:
-    for file, expected in published.files.items():
-        if digests.get(file) != expected:
-            fault = "is damaged or not the one InsightFace publishes" if file in digests else "is missing"
-            raise ValueError(
-                f"The pack {folder} is incomplete: {file} {fault} (SHA-256 {expected} expected). An interrupted "
-                "download looks like that: delete the folder, then run again."
-            )
+def _digests(folder: Path) -> dict[str, str]:
+    files = [*sorted(folder.glob("*.onnx")), *folder.glob("manifest.json")]
+    return {file.name: _sha256(file) for file in files}
+
+
+def _faults(name: str, digests: dict[str, str]) -> list[str]:
+    """What is wrong with the files of a published pack."""
+    return [
+        f"{file} is {'not the one that InsightFace publishes' if file in digests else 'missing'} "
+        f"(SHA-256 {expected} is expected)"
+        for file, expected in PUBLISHED[name].files.items()
+        if digests.get(file) != expected
+    ]
 
 
 def _sha256(file: Path) -> str:
@@ -347,77 +361,72 @@ def _sha256(file: Path) -> str:
 
 
 def _models(folder: Path) -> tuple[SCRFD, ArcFaceONNX]:
-    """The detector and the recogniser as `FaceAnalysis` loads and prepares them."""
+    """The detector and the recogniser as `FaceAnalysis` loads and prepares them, one core a session."""
     options = onnxruntime.SessionOptions()
-    # One core a session: photos are worked on side by side instead, which wastes less on waiting.
-    options.intra_op_num_threads = 1
+    # Photos are worked on side by side instead: cores that share one photo mostly wait for each other.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    wanted = ["detection", "recognition"]
+    half = f"The pack in {folder} is not whole: it has no %s model. Put all of the pack's ONNX files there."
     try:
-        app = FaceAnalysis(
-            name=str(folder),
-            allowed_modules=["detection", "recognition"],
-            providers=_providers(),
-            sess_options=options,
-        )
+        app = FaceAnalysis(str(folder), allowed_modules=wanted, providers=_providers(), sess_options=options)
     except AssertionError as error:
-        raise ValueError(
-            f"The pack {folder} has no detection model: is it half unpacked? Put the pack's ONNX files there."
-        ) from error
-    except Exception as error:  # ONNX Runtime and protobuf raise exceptions of their own for damaged files
-        raise ValueError(f"The pack {folder} can't be loaded: {error}") from error
+        raise ValueError(half % "detection") from error
+    except Exception as error:  # ONNX Runtime and protobuf have exceptions of their own for damaged files
+        raise ValueError(f"The pack in {folder} is damaged: {' '.join(str(error).split())}") from error
     if "recognition" not in app.models:
-        raise ValueError(
-            f"The pack {folder} has no recognition model: is it half unpacked? Put the pack's ONNX files there."
-        )
+        raise ValueError(half % "recognition")
+    detector, recogniser = app.det_model, app.models["recognition"]
+    if not detector.use_kps:
+        raise ValueError(f"The detector of the pack in {folder} gives no landmarks, which alignment needs.")
+    if recogniser.input_size != (SIDE, SIDE):
+        size = " x ".join(map(str, recogniser.input_size))
+        raise ValueError(f"The recogniser of the pack in {folder} takes {size} pixels, not {SIDE} x {SIDE}.")
     app.prepare(ctx_id=0)
-    if not app.det_model.use_kps:
-        raise ValueError(f"The detector of the pack {folder} gives no landmarks, which alignment needs.")
-    return app.det_model, app.models["recognition"]
+    return detector, recogniser
 
 
 def _providers() -> list[str]:
-    """What InsightFace would ask for, without CUDA where there is no driver: ONNX Runtime's GPU build offers it
-    everywhere, and fills the screen with errors where it can't start it."""
+    """What InsightFace asks for, less CUDA where there is no driver.
+
+    ONNX Runtime's GPU build offers it everywhere, and fills the screen with errors where it cannot start it.
+    """
     providers = get_default_providers(onnxruntime.get_available_providers())
+    return [name for name in providers if name != "CUDAExecutionProvider" or _has_cuda_driver()]
+
+
+def _has_cuda_driver() -> bool:
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return [name for name in providers if name != "CUDAExecutionProvider"]
-    return providers
+        return False
+    return True
 
 
-def _check_runtime(providers: list[str]) -> None:
-    installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
-    runtimes = [name for name in _RUNTIMES if name in installed]
-    repair = " && ".join(REPAIR)
+def _check_runtime(providers: tuple[str, ...]) -> None:
+    repair = "\n    ".join(("To repair it, run these two commands and restart:", *REPAIR))
+    names = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
+    runtimes = sorted(names & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"})
     if len(runtimes) > 1:
-        warnings.warn(
-            f"{' and '.join(runtimes)} are both installed and overwrite each other: run  {repair}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    try:
-        from torch import cuda
-    except ImportError:
-        return
-    if cuda.is_available() and "CUDAExecutionProvider" not in providers:
-        warnings.warn(
-            f"torch sees a GPU ({cuda.get_device_name(0)}), but ONNX Runtime runs on {providers[0]}: detection "
-            f"and the baseline will be slow. To repair it, run  {repair}  and restart.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        message = f"{' and '.join(runtimes)} are both installed and overwrite each other. {repair}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    if "CUDAExecutionProvider" not in providers and _has_cuda_driver():
+        from torch import cuda  # seconds to import, and only of interest here
+
+        if cuda.is_available():
+            message = f"torch sees a GPU, but ONNX Runtime runs on {providers[0]}. {repair}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _session(model: onnx.ModelProto, like: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
+    # CoreML can end the process on graphs of free size (see insightface.model_zoo): those run on the CPU.
+    providers = [name for name in like.get_providers() if name != "CoreMLExecutionProvider"]
     return onnxruntime.InferenceSession(
-        model.SerializeToString(),
-        like.get_session_options(),
-        providers=like.get_providers(),
+        model.SerializeToString(), like.get_session_options(), providers=providers
     )
 
 
 def _resizable(detector: SCRFD) -> SCRFD | None:
-    """The detector with a free input size: itself, or a copy whose graph is freed in memory."""
+    """The detector with a free input size: itself, or a copy whose graph is freed in memory and checked."""
     if detector.static_input_size is None:
         return detector
     model = onnx.load(detector.model_file)
@@ -443,24 +452,17 @@ def _resizable(detector: SCRFD) -> SCRFD | None:
 
 
 def _batched(recogniser: ArcFaceONNX) -> ArcFaceONNX | None:
-    """The recogniser with a free batch size: itself, or a copy whose graph is freed in memory."""
-    model = onnx.load(recogniser.model_file)
-    freed = recogniser
-    if isinstance(recogniser.input_shape[0], int):
-        for value in [*model.graph.input, *model.graph.output]:
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-        del model.graph.value_info[:]
-        _free_reshapes(model)
-        freed = copy.copy(recogniser)
+    """The recogniser with a free batch size: itself, or a copy whose graph is freed in memory; checked."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (5, 8, 8, 3), np.uint8)
-    side = recogniser.input_size[0]
-    blobs = np.stack([cv2.resize(c, (side, side)) for c in coarse]).transpose(0, 3, 1, 2).astype(np.float32)
-    single = np.concatenate([recogniser.forward(blob[None]) for blob in blobs])
+    crops = np.stack([cv2.resize(pixels, (SIDE, SIDE)) for pixels in coarse]).transpose(0, 3, 1, 2)
+    single = np.concatenate([recogniser.forward(crop[None]) for crop in crops])
+    freed = recogniser
     try:
-        if freed is not recogniser:
-            freed.session = _session(model, recogniser.session)
-        batch = freed.forward(blobs)
+        if isinstance(recogniser.input_shape[0], int):
+            freed = copy.copy(recogniser)
+            freed.session = _session(_free_batch(onnx.load(recogniser.model_file)), recogniser.session)
+        batch = freed.forward(crops)
     except Exception:  # whatever fails: the graph is bound to single crops
         return None
     if batch.shape != single.shape:
@@ -469,19 +471,19 @@ def _batched(recogniser: ArcFaceONNX) -> ArcFaceONNX | None:
     return freed if (cosine >= 0.99999).all() else None
 
 
-def _free_reshapes(model: onnx.ModelProto) -> None:
-    """Lets every Reshape to a shape that begins with 1 keep its input's first axis instead."""
+def _free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Frees the first axis of inputs, outputs and of what is reshaped to a shape that begins with 1."""
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
     shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
-    tensors = [t for t in model.graph.initializer if t.name in shapes]
-    tensors += [
-        attribute.t
-        for node in model.graph.node
-        if node.op_type == "Constant" and node.output[0] in shapes
-        for attribute in node.attribute
-        if attribute.name == "value"
-    ]
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in shapes]
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.output[0] in shapes:
+            tensors += [attribute.t for attribute in node.attribute if attribute.name == "value"]
     for tensor in tensors:
         shape = onnx.numpy_helper.to_array(tensor).copy()
-        if shape.ndim == 1 and len(shape) > 1 and shape[0] == 1:
-            shape[0] = 0  # "as in the input"
+        if len(shape) > 1 and shape[0] == 1:
+            shape[0] = 0  # ONNX's word for "as it is"
             tensor.CopyFrom(onnx.numpy_helper.from_array(shape, tensor.name))
+    return model
