@@ -61,6 +61,9 @@ def test_a_checkpoint_comes_back_the_same_and_can_be_started_from(network, tmp_p
     assert model.history(tmp_path)["loss"].tolist() == [2.0]
     started = model.resnet50(str(tmp_path / "model.safetensors"), 16, 32).eval()
     assert torch.equal(started.backbone(images), network.backbone(images))
+    assert str(started) != str(network), (
+        "a network's text, by which artefacts tell networks apart, says what it is"
+    )
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
