@@ -47,7 +47,7 @@ ACROSS_PEOPLE_CORRELATION, ACROSS_PEOPLE_DIFFERENCE = 0.995, 20.0
 SHARPNESS_SIDE = 112  # px
 THUMB = 32  # px, side of the luma thumbnails that hashes and near-duplicates are computed from
 
-_BATCH = 1024  # thumbnails, or pairs of them, worked on at once
+_BATCH = 256  # thumbnails, or pairs of them, worked on at once
 _CHUNK_FILES, _CHUNK_BYTES = 256, 32 * 2**20
 _SECONDS_TO_START = 120.0
 _SAVE_EVERY = 10.0  # seconds of work that are lost at most when the run is killed
@@ -655,8 +655,10 @@ def _groups(images: pd.DataFrame, thumbs: np.ndarray, candidates: np.ndarray) ->
     for start in tqdm(range(0, len(pairs), _BATCH), desc="near-duplicates", leave=False):
         group = _components(len(images), links)
         first, second = pairs[start : start + _BATCH].T
-        open_ = group[first] != group[second]  # most pairs of a long video are linked already
-        first, second = first[open_], second[open_]
+        apart = group[first] != group[second]  # most pairs of a long video are linked already
+        if not apart.any():
+            continue
+        first, second = first[apart], second[apart]
         correlation, _ = agreement(thumbs[first], thumbs[second])
         near = correlation >= SAME_PERSON_CORRELATION
         links = np.concatenate([links, np.column_stack([first[near], second[near]])])

@@ -208,11 +208,13 @@ def test_the_search_stays_linear_when_all_photos_look_alike(monkeypatch):
 
     monkeypatch.setattr(cleaning, "_near", counting)
     base = cv2.cvtColor(photo(0), cv2.COLOR_RGB2GRAY)
-    noise = np.random.default_rng(0).integers(-3, 4, (3000, 32, 32))
+    noise = np.random.default_rng(0).integers(-3, 4, (1200, 32, 32))
     thumbs = (cleaning._thumb(base) + noise).clip(0, 255).astype(np.uint8)
-    images = pd.DataFrame({"status": "ok"}, index=range(len(thumbs)))
+    images = pd.DataFrame({"status": "ok", "identity": "anna"}, index=range(len(thumbs)))
     pairs = cleaning._candidates(images, thumbs)
     assert len(pairs) <= cleaning._PAIRS_PER_PHOTO * len(thumbs)
+    assert len(pairs) > 2 * cleaning._BATCH  # so that whole batches are linked already
+    assert set(cleaning._groups(images, thumbs, pairs)) == {0}
     assert compared < 28 * cleaning._NEIGHBOURS * len(cleaning._CROPS) * len(thumbs)
 
 
