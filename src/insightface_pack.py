@@ -315,8 +315,8 @@ def _unpack(archive: Path) -> Path:
     if size != published.size or _sha256(archive) != published.sha256:
         raise ValueError(
             f"{archive} is not the file that InsightFace publishes, or its download was cut off: it has "
-            f"{size:,} bytes; {published.size:,} with SHA-256 {published.sha256} are expected. Delete it, then "
-            f"run again or download {model_zoo_download_url(archive.name)}."
+            f"{size:,} bytes, and {published.size:,} with SHA-256 {published.sha256} are expected. Delete "
+            f"it, and download {model_zoo_download_url(archive.name)} or run again."
         )
     target = archive.with_suffix("")
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix=f".{name}-") as draft:
