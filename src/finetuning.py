@@ -93,8 +93,8 @@ def train(
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
     best epoch (the last, without such rows): model.safetensors, and model.json with settings, training data
     and history. With a workspace, interrupted training goes on after its last whole epoch, to the same
-    result. Raises ValueError where there is too little to train on, FloatingPointError where the loss is no
-    longer finite.
+    result. Raises ValueError where rows don't match or there is too little to train on, FloatingPointError
+    where the loss is no longer finite.
     """
     workspace = workspace or Path(tempfile.mkdtemp(prefix="finetuning-"))
     folder, state = workspace / "artefact", workspace / "state.safetensors"
@@ -103,6 +103,16 @@ def train(
     if len(people) < 2:
         raise ValueError(
             f'fine-tuning needs photos of at least 2 people in "train", and there are {len(people)}'
+        )
+
+    if len(crops) != len(faces) or (teacher is not None and len(teacher) != len(faces)):
+        given = f"{len(crops)} crops" + (
+            "" if teacher is None else f", {len(teacher)} embeddings of the teacher"
+        )
+        raise ValueError(f"row i of all is one photo, but there are {len(faces)} faces, {given}")
+    if teacher is not None and not np.isfinite(teacher[rows]).all():
+        raise ValueError(
+            "the teacher fails on photos in train: give its embeddings of our crops, which have no gaps"
         )
 
     where = model.device()

@@ -118,6 +118,18 @@ def test_a_single_person_is_refused(photos):
         finetuning.train(small(), crops, faces.assign(identity="ann"), QUICK)
 
 
+def test_rows_that_do_not_match_and_a_teacher_with_gaps_are_refused(photos):
+    crops, faces = photos
+    with pytest.raises(ValueError, match="32 faces, 31 crops"):
+        finetuning.train(small(), crops[1:], faces, QUICK)
+    gaps = np.ones((32, 5), np.float32)
+    with pytest.raises(ValueError, match="31 embeddings of the teacher"):
+        finetuning.train(small(), crops, faces, QUICK, gaps[1:])
+    gaps[0] = np.nan
+    with pytest.raises(ValueError, match="teacher fails on photos in train"):
+        finetuning.train(small(), crops, faces, QUICK, gaps)
+
+
 def test_the_margin_waits_and_the_rate_rises_and_falls():
     progress = np.linspace(0, 1, 101)
     settings = finetuning.Settings(warmup=0.1, margin=0.3, margin_from=0.3, margin_until=0.6)
