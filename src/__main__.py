@@ -39,7 +39,9 @@ def _number(name: str, text: str, default: float) -> float:
     try:
         return type(default)(text)
     except ValueError:
-        raise ValueError(f"{name}={text} is not a {type(default).__name__}: give a value like {default}.") from None
+        raise ValueError(
+            f"{name}={text} is not a {type(default).__name__}: give a value like {default}."
+        ) from None
 
 
 def run(parameters: dict[str, Any]) -> Path:

@@ -135,7 +135,7 @@ def contact_sheet(
         ax.imshow(photo, extent=(left, left + width, top + height, top), interpolation="nearest")
         if titles is not None:
             middle = column * 1.06 + 0.5
-            text = _shortened(str(titles[i]), 16)
+            text = _shortened(str(list(titles)[i]), 16)
             ax.text(middle, row * pitch - 0.04, text, ha="center", va="bottom", fontsize=6)
     ax.set_xlim(-0.03, columns * 1.06 - 0.03)
     ax.set_ylim(rows * pitch - (pitch - 1) + 0.03, 1 - pitch)
