@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -17,8 +17,8 @@ from tqdm.auto import tqdm
 
 from src import dataset
 
-if TYPE_CHECKING:
-    from src.insightface_pack import Pack
+T = TypeVar("T")
+R = TypeVar("R")
 
 SIDE = 112  # pixels; the size of a crop
 
@@ -63,10 +63,20 @@ ATTEMPTS = (
 AS_SHIPPED = (Attempt("as shipped", None),)
 
 
+class Detector(Protocol):
+    """What this room needs of a pack; see `insightface_pack.Pack`."""
+
+    def detect(
+        self, photo: np.ndarray, size: int | None = None, threshold: float = 0.5
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]: ...
+
+
 def extract(
     images: pd.DataFrame,
     folder: Path,
-    pack: Pack,
+    pack: Detector,
     attempts: Sequence[Attempt] = ATTEMPTS,
     workspace: Path | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -107,7 +117,7 @@ def extract(
             rows.writerow(row)
             lines.flush()
             bar.update()
-    table = pd.read_csv(log, float_precision="round_trip").astype(
+    table = pd.read_csv(log).astype(
         {name: np.float32 for name in COLUMNS if name not in ("found", "n_faces")}
     )
     return pd.concat([usable, table], axis=1), np.load(file, mmap_mode="r+")
@@ -126,7 +136,7 @@ def _begin(file: Path, log: Path, count: int) -> int:
 
 
 def find_face(
-    photo: np.ndarray, pack: Pack, attempts: Sequence[Attempt] = ATTEMPTS
+    photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
 ) -> tuple[dict[str, Any], np.ndarray]:
     """The face of a photo, uint8 `[H, W, 3]` RGB: its row (COLUMNS) and its crop, uint8 `[112, 112, 3]`."""
     for attempt in attempts:
@@ -147,7 +157,7 @@ def find_face(
     return dict(zip(COLUMNS, values, strict=True)), crop
 
 
-def _detect(photo: np.ndarray, pack: Pack, attempt: Attempt) -> tuple[np.ndarray, np.ndarray]:
+def _detect(photo: np.ndarray, pack: Detector, attempt: Attempt) -> tuple[np.ndarray, np.ndarray]:
     if not attempt.margin:
         return pack.detect(photo, attempt.size, attempt.threshold)
     border = round(attempt.margin * max(photo.shape[:2]))

@@ -235,7 +235,12 @@ def test_a_batch_gives_what_single_crops_give(tiny, batch, mixing):
 
 def test_results_come_in_order_and_only_as_far_ahead_as_allowed():
     started = []
-    results = insightface_pack.in_order(lambda i: started.append(i) or i * 2, range(100), ahead=5)
+
+    def double(i):
+        started.append(i)
+        return i * 2
+
+    results = insightface_pack.in_order(double, range(100), ahead=5)
     assert next(results) == 0
     assert len(started) <= 6
     assert list(results) == list(range(2, 200, 2))

@@ -1,0 +1,249 @@
+"""One face of every photo, found even where it fills the frame or is tiny, aligned as InsightFace aligns."""
+
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src import dataset, faces
+from src.faces import ATTEMPTS, TEMPLATE, WHOLE, align, extract, find_face, similarity
+
+RNG = np.random.default_rng(0)
+
+
+class FakePack:
+    """Finds what it is told to: faces, by detection size, as (centre x, centre y, side, score)."""
+
+    def __init__(self, found: dict):
+        self.found = found
+        self.asked: list[tuple] = []  # size, threshold and shape of every call
+
+    def detect(self, photo, size=None, threshold=0.5):
+        self.asked.append((size, threshold, photo.shape))
+        finds = [find for find in self.found.get(size, []) if find[3] >= threshold]
+        boxes = [[x - s / 2, y - s / 2, x + s / 2, y + s / 2, score] for x, y, s, score in finds]
+        landmarks = [(TEMPLATE - 56) / 112 * s + (x, y) for x, y, s, _ in finds]
+        return (
+            np.array(boxes, np.float32).reshape(-1, 5),
+            np.array(landmarks, np.float32).reshape(-1, 5, 2),
+        )
+
+    def map(self, function, items):
+        return map(function, items)
+
+
+def photo(height=240, width=320) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def write_photos(folder: Path, count: int) -> pd.DataFrame:
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i}.png"), photo(64, 48))
+    return pd.DataFrame({"path": [f"{i}.png" for i in range(count)], "status": "ok", "quality": "low"})
+
+
+# ------------------------------------------------------------------------------------------- alignment
+
+
+@given(
+    scale=st.floats(0.05, 30),
+    angle=st.floats(-np.pi, np.pi),
+    shift=st.tuples(st.floats(-500, 2000), st.floats(-500, 2000)),
+)
+def test_similarity_undoes_any_rotation_scaling_and_shift(scale, angle, shift):
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    landmarks = TEMPLATE @ turn.T + shift
+    matrix = similarity(landmarks)
+    np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-2)
+
+
+def test_similarity_and_crop_equal_insightface():
+    from insightface.utils import face_align
+
+    picture = cv2.resize(photo(30, 40), (640, 480), interpolation=cv2.INTER_CUBIC)
+    for _ in range(20):
+        landmarks = TEMPLATE * RNG.uniform(0.2, 2) + RNG.uniform(0, 200, 2) + RNG.normal(0, 6, (5, 2))
+        landmarks = landmarks.astype(np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            np.testing.assert_allclose(similarity(landmarks), face_align.estimate_norm(landmarks), atol=1e-4)
+            expected = face_align.norm_crop(picture, landmarks)
+        assert np.abs(align(picture, landmarks).astype(int) - expected).max() <= 1
+
+
+def test_a_turned_photo_gives_the_same_crop():
+    picture = cv2.resize(photo(20, 20), (200, 200), interpolation=cv2.INTER_CUBIC)
+    landmarks = (TEMPLATE + 40).astype(np.float32)
+    turned = np.ascontiguousarray(np.rot90(picture, 2))
+    difference = align(picture, landmarks).astype(int) - align(turned, 199 - landmarks)
+    assert np.abs(difference).mean() < 1
+
+
+# -------------------------------------------------------------------------------------- looking for faces
+
+
+def test_the_first_attempt_that_finds_a_face_is_the_last_one_made():
+    pack = FakePack({160: [(160, 120, 80, 0.9)]})
+    row, crop = find_face(photo(), pack)
+    assert row["found"] == ATTEMPTS[0].name and len(pack.asked) == 1
+    assert crop.shape == (112, 112, 3) and crop.dtype == np.uint8
+    assert row["eye_distance"] == pytest.approx(80 * (73.5318 - 38.2946) / 112, rel=1e-3)
+
+
+def test_what_insightface_finds_is_never_missed():
+    """Whatever else fails, detection exactly as shipped is among the attempts, at its own threshold."""
+    row, _ = find_face(photo(), FakePack({None: [(60, 60, 20, 0.51)]}))
+    assert row["found"] != WHOLE
+
+
+def test_with_no_face_the_whole_photo_is_the_crop():
+    picture = photo()
+    row, crop = find_face(picture, FakePack({}))
+    assert row["found"] == WHOLE and row["n_faces"] == 0 and np.isnan(row["eye_distance"])
+    assert [row[side] for side in ("left", "top", "right", "bottom")] == [0, 0, 320, 240]
+    np.testing.assert_array_equal(crop, cv2.resize(picture, (112, 112), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [((60, 60, 30, 0.9), "smaller"), ((300, 20, 60, 0.9), "in a corner"), ((160, 120, 60, 0.5), "unsure")],
+)
+def test_of_several_faces_the_most_plausible_is_taken_and_all_are_counted(other, why):
+    subject = (165, 125, 60, 0.9)
+    for finds in ([subject, other], [other, subject]):
+        row, _ = find_face(photo(), FakePack({160: finds}))
+        assert row["n_faces"] == 2, why
+        assert (row["left"] + row["right"]) / 2 == pytest.approx(165, abs=0.01), why
+
+
+def test_padding_leaves_coordinates_those_of_the_photo():
+    padded = next(attempt for attempt in ATTEMPTS if attempt.margin)
+    border = round(padded.margin * 320)
+    pack = FakePack({padded.size: [(160 + border, 120 + border, 100, 0.9)]})
+    row, _ = find_face(photo(), pack, [padded])
+    assert pack.asked[0][2] == (240 + 2 * border, 320 + 2 * border, 3)
+    assert row["left"] == pytest.approx(110, abs=0.01) and row["top"] == pytest.approx(70, abs=0.01)
+
+
+def test_a_weak_find_that_has_no_face_geometry_does_not_count():
+    class Upside(FakePack):
+        def detect(self, photo, size=None, threshold=0.5):
+            boxes, landmarks = super().detect(photo, size, threshold)
+            return boxes, landmarks[:, ::-1] if len(landmarks) else landmarks
+
+    finds = {attempt.size: [(160, 120, 100, 0.4)] for attempt in ATTEMPTS}
+    assert find_face(photo(), FakePack(finds))[0]["found"] != WHOLE
+    assert find_face(photo(), Upside(finds))[0]["found"] == WHOLE
+
+
+# --------------------------------------------------------------------------------------------- the stage
+
+
+def test_rows_are_those_of_the_usable_images_in_order(tmp_path):
+    images = write_photos(tmp_path, 5)
+    images.loc[2, "status"] = "duplicate"
+    table, crops = extract(images, tmp_path, FakePack({}))
+    assert table["path"].tolist() == ["0.png", "1.png", "3.png", "4.png"]
+    assert table.index.tolist() == [0, 1, 2, 3] and set(images.columns) < set(table.columns)
+    for path, crop in zip(table["path"], crops, strict=True):
+        whole = cv2.resize(dataset.read_rgb(tmp_path / path), (112, 112), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(crop, whole)
+    assert all(table[name].dtype == np.float32 for name in ("left", "score", "eye_distance"))
+
+
+def test_nothing_usable_and_undecodable_photos_are_one_sentence(tmp_path):
+    images = write_photos(tmp_path, 2)
+    with pytest.raises(ValueError, match="no usable images"):
+        extract(images.assign(status="unreadable"), tmp_path, FakePack({}))
+    (tmp_path / "1.png").write_bytes(b"no photo")
+    with pytest.raises(ValueError, match=r"1\.png"):
+        extract(images, tmp_path, FakePack({}))
+
+
+def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path):
+    images = write_photos(tmp_path, 20)
+    fresh, expected = extract(images, tmp_path, FakePack({160: [(24, 30, 31.7, 0.9)]}))
+
+    class Breaks(FakePack):
+        def map(self, function, items):
+            for i, item in enumerate(items):
+                if i == 7:
+                    raise KeyboardInterrupt
+                yield function(item)
+
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        extract(images, tmp_path, Breaks({160: [(24, 30, 31.7, 0.9)]}), workspace=workspace)
+    with (workspace / "found.csv").open("a") as file:
+        file.write("12.5,13")  # a row that was being written
+    pack = FakePack({160: [(24, 30, 31.7, 0.9)]})
+    again, crops = extract(images, tmp_path, pack, workspace=workspace)
+    assert len(pack.asked) == 13
+    pd.testing.assert_frame_equal(again, fresh)
+    np.testing.assert_array_equal(crops, expected)
+    assert isinstance(crops, np.memmap) and crops.filename == (workspace / "crops.npy").resolve()
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import pandas as pd
+from src import faces
+from tests.test_faces import FakePack
+
+class Slow(FakePack):
+    def map(self, function, items):
+        for item in items:
+            time.sleep(0.02)
+            yield function(item)
+
+folder = Path(sys.argv[1])
+images = pd.DataFrame({"path": [f"{i}.png" for i in range(500)], "status": "ok", "quality": "low"})
+faces.extract(images, folder, Slow({}), workspace=folder / "workspace")
+"""
+
+
+def test_killed_outright_it_loses_next_to_nothing(tmp_path):
+    images = write_photos(tmp_path, 500)
+    (tmp_path / "workspace").mkdir()
+    log = tmp_path / "workspace" / "found.csv"
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], cwd=Path(__file__).parents[1])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not log.exists() or log.read_bytes().count(b"\n") < 40):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = log.read_bytes().count(b"\n") - 1
+    assert 38 <= done < 500
+    pack = FakePack({})
+    _, crops = extract(images, tmp_path, pack, workspace=tmp_path / "workspace")
+    assert len(pack.asked) == (500 - done) * len(ATTEMPTS)
+    for i in (0, done - 1, done, 499):
+        whole = cv2.resize(dataset.read_rgb(tmp_path / f"{i}.png"), (112, 112), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(crops[i], whole)
+
+
+def test_detection_rate_counts_each_photo_once_per_quality():
+    table = pd.DataFrame(
+        {"quality": ["high", "high", "low", "low", "low"], "found": ["160", "160", "320", WHOLE, WHOLE]}
+    )
+    shipped = np.ones((5, 4), np.float32)
+    shipped[[1, 2, 3, 4]] = np.nan
+    rates = faces.detection_rate(table, shipped).set_index("quality")
+    assert rates["photos"].to_dict() == {"all": 5, "high": 2, "low": 3}
+    assert rates["as shipped"].to_dict() == pytest.approx({"all": 0.2, "high": 0.5, "low": 0})
+    assert rates["ours"].to_dict() == pytest.approx({"all": 0.6, "high": 1, "low": 1 / 3})
+
+
+def test_the_module_costs_no_onnx_runtime():
+    code = "import sys, src.faces; sys.exit(bool({'onnxruntime', 'insightface', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
