@@ -206,10 +206,9 @@ def _describe_table(table: pd.DataFrame) -> str:
 
 
 def _describe_array(array: np.ndarray) -> str:
-    # What `_read` opened is read-only and remembers its digest; slices of it do not inherit that.
-    if not array.flags.writeable and (known := getattr(array, "_digest", None)):
-        digest = known
-    else:
+    # A read-only memory map remembers its digest, so that it is read once; slices do not inherit that.
+    digest = getattr(array, "_digest", None)
+    if digest is None:
         flat = array.reshape(-1) if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
         step = max(1, _CHUNK // max(1, array.itemsize))
         chunks = (flat[i : i + step].tobytes() for i in range(0, len(flat), step))

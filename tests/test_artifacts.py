@@ -239,9 +239,13 @@ def test_the_reader_is_told_what_changed(tmp_path, capsys):
 
 
 def pair(rows, workspace=None):
+    """Goes on with the array that an interrupted run left."""
     Calls.count += 1
-    crops = np.lib.format.open_memmap(workspace / "crops.npy", "w+", np.uint8, (rows, 4))
+    done = workspace / "done"
+    mode = "r+" if done.exists() else "w+"
+    crops = np.lib.format.open_memmap(workspace / "crops.npy", mode, np.uint8, (rows, 4))
     crops[:] = 7
+    done.touch()
     return pd.DataFrame({"row": range(rows)}), crops
 
 
@@ -339,15 +343,18 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old_artefact(tmp_path, monkey
     pd.testing.assert_frame_equal(pd.read_parquet(path), TABLE)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_what_numpy_raises_on_a_full_disk_is_recognised(tmp_path, monkeypatch):
-    """`np.save` reports a short write with an OSError that has no errno."""
-    monkeypatch.setattr(artifacts, "_partial", lambda path: tmp_path / "full")
-    monkeypatch.setattr(artifacts, "_free", lambda folder: 0)
-    monkeypatch.setattr(artifacts, "_remove", lambda path: None)
-    (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="disk is full"):
-        cached(tmp_path / "n.npy", numbers, 100_000)
+@pytest.mark.parametrize(("free", "message"), [(0, "disk is full"), (2**30, "45 requested and 0 written")])
+def test_what_numpy_raises_on_a_full_disk_is_recognised(tmp_path, monkeypatch, free, message):
+    """`ndarray.tofile` reports a short write with an OSError that has no errno."""
+
+    def short(file, array, allow_pickle):
+        raise OSError("45 requested and 0 written")
+
+    monkeypatch.setattr(np, "save", short)
+    monkeypatch.setattr(artifacts, "_free", lambda folder: free)
+    with pytest.raises(OSError, match=message):
+        cached(tmp_path / "n.npy", numbers, 9)
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_open_artefact_is_a_sentence_on_windows(tmp_path, monkeypatch):
@@ -391,7 +398,7 @@ def test_killed_between_any_two_moves_it_never_pairs_old_with_new(tmp_path, call
     Calls.count = 0
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path), call, str(step)], check=False)
     assert done.returncode == -signal.SIGKILL
-    for rows in (3, 5):
+    for rows in (5, 3, 5):
         faces, crops = cached(paths, pair, rows)
         assert len(faces) == len(crops) == rows
     assert not [p for p in tmp_path.iterdir() if p.name.endswith((".partial", ".workspace"))]

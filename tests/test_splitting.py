@@ -396,6 +396,7 @@ def test_symbolic_links_become_photos(dataset):
     first.rename(folder.parent / "elsewhere.jpg")
     first.symlink_to(Path("../../../elsewhere.jpg"))
     splitting.materialise(images, folder, out)
+    assert not any(p.is_symlink() for p in out.rglob("*"))
     shutil.rmtree(folder)
     assert {size(p) for p in out.rglob("*.jpg")} == {(20, 20)}
 
