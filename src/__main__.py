@@ -12,6 +12,7 @@ import nbformat
 import pandas as pd
 import papermill
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
 NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
@@ -57,7 +58,10 @@ def run(parameters: dict[str, Any]) -> Path:
         papermill.execute_notebook(NOTEBOOK, executed, parameters, kernel_name="python3", cwd=NOTEBOOK.parent)
     except PapermillExecutionError as error:
         failure = f"{error.ename}: {error.evalue}"
-    page, _ = HTMLExporter().from_notebook_node(nbformat.read(executed, as_version=4))
+    notebook = nbformat.read(executed, as_version=4)
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a progress bar's last state only
+    nbformat.write(notebook, executed)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
     executed.with_suffix(".html").write_text(page, encoding="utf-8")
     if failure:
         raise RuntimeError(f"{failure}\nThe notebook as far as it came: {executed}")

@@ -122,7 +122,9 @@ def train(
     averaged = copy.deepcopy(network)
     size = network.origin["embedding_size"]
     margin_softmax = CosFaceLoss(len(people), size, margin=settings.margin, scale=settings.scale).to(where)
-    targets = F.normalize(torch.from_numpy(np.zeros((len(faces), 1)) if teacher is None else teacher).float())
+    targets = F.normalize(
+        torch.from_numpy(np.zeros((len(faces), 1)) if teacher is None else np.array(teacher)).float()
+    )
     to_teacher = nn.Linear(size, targets.shape[1], bias=False).to(where)
     nn.init.eye_(to_teacher.weight)
     learner = nn.ModuleDict({"network": network, "margin_softmax": margin_softmax, "to_teacher": to_teacher})
