@@ -370,9 +370,9 @@ def test_an_open_artefact_is_a_sentence_on_windows(tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path.insert(0, {root!r})
 from src import artifacts
-import test_artifacts
+from tests import test_artifacts  # by the name it has here: the name is one of the inputs
 name, step = sys.argv[2], int(sys.argv[3])
 real, count = getattr(Path, name), 0
 def counted(self, *args, **kwargs):
@@ -391,8 +391,7 @@ artifacts.cached(tuple(Path(sys.argv[1]) / n for n in ("faces.parquet", "crops.n
     ("call", "step"), [("unlink", 3), ("replace", 1), ("replace", 2), ("replace", 3), ("replace", 4)]
 )
 def test_killed_between_any_two_moves_it_never_pairs_old_with_new(tmp_path, call, step):
-    tests = Path(__file__).parent
-    script = KILLED.format(root=str(tests.parent), tests=str(tests))
+    script = KILLED.format(root=str(Path(__file__).parents[1]))
     paths = (tmp_path / "faces.parquet", tmp_path / "crops.npy")
     cached(paths, pair, 3)
     Calls.count = 0

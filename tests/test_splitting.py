@@ -63,7 +63,7 @@ def try_split(images, **options):
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(worlds, st.sampled_from([0, 0.2, 0.3, 0.6, 0.95]), st.integers(0, 99), st.data())
 def test_no_leak_nothing_lost_whatever_the_set(world, share, seed, data):
     images = table(world, set_aside=["p00", "nobody"])
@@ -99,7 +99,7 @@ def test_no_leak_nothing_lost_whatever_the_set(world, share, seed, data):
         assert not unseen and val <= train and train == set(result.loc[ok, "identity"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(worlds, st.randoms(use_true_random=False), st.integers(0, 9))
 def test_order_of_rows_numbering_of_groups_and_set_aside_files_change_nothing(world, random, seed):
     images = table(world)
