@@ -198,7 +198,7 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
 
 
 def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarray) -> dict[str, Counts]:
-    """Counts of all pairs by stratum; keep, missing: [n], photos to make pairs of, those without embedding."""
+    """Counts of all pairs by stratum; [n]: the photos to `keep`, those `missing` an embedding."""
     unit = test.identity
     people = int(test.identity.max()) + 1
     if people > _UNITS:

@@ -89,13 +89,14 @@ def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
     bottom = np.zeros(len(table))
     for name in (name for name in QUALITY if name in table):
         colour, hatch = QUALITY[name]
-        look = (
-            {"width": 1.0, "linewidth": 0} if many else {"width": 0.8, "edgecolor": "white", "hatch": hatch}
-        )
-        ax.bar(
-            np.arange(len(table)), table[name], bottom=bottom, color=colour, label=f"{name} quality", **look
-        )
-        bottom += table[name].to_numpy()
+        label, tops = f"{name} quality", bottom + table[name].to_numpy()
+        if many:  # one outline for all: a thousand bars take seconds
+            edges = np.arange(len(table) + 1) - 0.5
+            ax.stairs(tops, edges, baseline=bottom, fill=True, color=colour, label=label)
+        else:
+            look: Look = {"bottom": bottom, "edgecolor": "white", "hatch": hatch, "label": label}
+            ax.bar(np.arange(len(table)), table[name], color=colour, **look)
+        bottom = tops
     ax.set_ylabel("photos")
     ax.grid(visible=False, axis="x")
     ax.margins(x=0.01, y=0.15)

@@ -67,7 +67,7 @@ def identify(
 
 
 def cmc(found: pd.DataFrame, ranks: int = 20) -> pd.DataFrame:
-    """Cumulative match characteristic of `identify`'s table: model, rank, rate, its 95 % interval low, high."""
+    """Cumulative match characteristic of `identify`'s table: model, rank, rate, 95 % interval low, high."""
     rows = []
     for name, probes in found[found["mated"]].groupby("model", sort=False):
         for rank in range(1, min(ranks, int(probes["gallery"].iloc[0])) + 1):
@@ -158,7 +158,7 @@ def ten_fold(embeddings: Mapping[str, np.ndarray], paths: pd.Series, pairs: pd.D
     """LFW's protocol: per model, the mean accuracy over the folds and its standard error.
 
     paths: of the embeddings' rows, as in `pairs`. The threshold of a fold is the one most accurate on all
-    others (Huang et al. 2007, "Labeled Faces in the Wild", view 2). A pair with a failure to enrol is rejected.
+    others (Huang et al. 2007, "Labeled Faces in the Wild", view 2). A pair with a failure is rejected.
     Raises ValueError where photos of the pairs are missing or there is one fold only.
     """
     folds = pairs["fold"].unique()
@@ -191,7 +191,8 @@ def _most_accurate(scores: np.ndarray, same: np.ndarray) -> float:
     order = np.argsort(scores, kind="stable")
     scores, same = scores[order], same[order]
     right = np.concatenate([[0], np.cumsum(~same)]) + np.concatenate([np.cumsum(same[::-1])[::-1], [0]])
-    distinct = np.concatenate([[True], np.diff(scores) > 0, [True]])
+    distinct = np.concatenate([[True], scores[1:] > scores[:-1], [True]])
+    distinct[: np.isneginf(scores).sum()] = False  # a failure to enrol is accepted nowhere
     at = int(np.argmax(np.where(distinct, right, -1)))
     edges = np.concatenate([[-2.0], np.maximum(scores, -2.0), [2.0]])
     return float((edges[at] + edges[at + 1]) / 2)

@@ -1,0 +1,187 @@
+"""Every pair is counted once, in the right stratum, at the right score."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src import pairs, verification
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make(people=6, photos=8, dimensions=32, noise=2.0, seed=0, split="test_seen"):
+    """Embeddings and the faces they belong to: unlike numbers of photos, a third of high quality."""
+    rng = np.random.default_rng(seed)
+    identity = np.repeat(np.arange(people), rng.integers(2, 2 * photos - 1, people))
+    n = len(identity)
+    centres = np.random.default_rng(0).normal(size=(people, dimensions))
+    vectors = unit(centres[identity] + noise * rng.normal(size=(n, dimensions)))
+    faces = pd.DataFrame(
+        {
+            "identity": [f"person {i}" for i in identity],
+            "quality": np.where(np.arange(n) % 3 == 0, "high", "low"),
+            "group": np.arange(n),
+            "split": split,
+        }
+    )
+    return vectors, faces
+
+
+def materialised(vectors, faces):
+    """Scores, whether genuine, and stratum of every pair, as anybody would write it."""
+    i, j = np.triu_indices(len(vectors), 1)
+    group = faces["group"].to_numpy()
+    apart = (group[i] != group[j]) | (group[i] < 0)
+    i, j = i[apart], j[apart]
+    low = (faces["quality"] == "low").to_numpy().astype(int)
+    stratum = np.array(["high-high", "high-low", "low-low"])[low[i] + low[j]]
+    names = faces["identity"].to_numpy()
+    return (vectors[i].astype(np.float64) * vectors[j]).sum(1), names[i] == names[j], stratum
+
+
+def counted(vectors, faces, **options):
+    return pairs.evaluate({"m": vectors}, {"t": pairs.trials(faces, "test_seen")}, **options)["t"]["m"]
+
+
+@pytest.mark.parametrize("tile", [7, 2048])
+@pytest.mark.parametrize("units", [3, 300])
+def test_counts_are_those_of_all_pairs(monkeypatch, tile, units):
+    monkeypatch.setattr(pairs, "_TILE", tile)
+    monkeypatch.setattr(pairs, "_UNITS", units)
+    vectors, faces = make()
+    faces.loc[[1, 2, 5], "group"] = 0  # one group within a person,
+    faces.loc[[3, len(faces) - 1], "group"] = 3  # one of two people
+    scores, genuine, stratum = materialised(vectors, faces)
+    strata = counted(vectors, faces)
+    assert strata["all"].left_out == 7
+    for name, counts in strata.items():
+        of = (stratum == name) | (name == "all")
+        for part, wanted in ((counts.genuine, genuine), (counts.impostor, ~genuine)):
+            expected = np.sort(scores[of & wanted])
+            np.testing.assert_allclose(np.repeat(counts.score, part), expected, atol=1.5e-6)
+
+
+@pytest.mark.parametrize("units", [3, 300])
+def test_units_count_the_pairs_that_leave_with_their_people(monkeypatch, units):
+    monkeypatch.setattr(pairs, "_UNITS", units)
+    vectors, faces = make()
+    test = pairs.trials(faces, "test_seen")
+    counts = counted(vectors, faces)["all"]
+    assert (counts.unit_genuine.sum(0)).sum() == counts.genuine.sum()
+    part = test.identity if units > 6 else np.random.default_rng(0).permutation(6)[test.identity] % units
+    for u in range(len(counts.unit_genuine)):
+        scores, genuine, _ = materialised(vectors[part != u], faces[part != u])
+        assert counts.impostor.sum() - counts.unit_impostor[u].sum() == (~genuine).sum()
+        assert counts.genuine.sum() - counts.unit_genuine[u].sum() == genuine.sum()
+        left = np.append(0, np.cumsum(verification._without_each(counts)[1][u]))
+        below = [(scores[~genuine] < edge).sum() for edge in counts.unit_score]
+        np.testing.assert_allclose(left[:-1], below, atol=1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_order_and_rotation_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    vectors, faces = make(seed=seed)
+    rotation = np.linalg.qr(rng.normal(size=(32, 32)))[0]
+    order = rng.permutation(len(faces))
+    turned = unit(vectors[order].astype(np.float64) @ rotation)
+    first, second = (
+        verification.report({"t": {"m": counted(*args)}})
+        for args in ((vectors, faces), (turned, faces.iloc[order]))
+    )
+    numbers = first.select_dtypes("number").columns
+    pd.testing.assert_frame_equal(first[numbers], second[numbers], atol=1e-4, rtol=1e-3)
+
+
+def test_failures_match_nothing_or_are_dropped_for_all_models():
+    vectors, faces = make(noise=1.0)
+    broken = vectors.copy()
+    broken[::5] = np.nan
+    test = {"t": pairs.trials(faces, "test_seen")}
+    both = {"whole": vectors, "broken": broken}
+    kept = pairs.evaluate(both, test)["t"]["broken"]["all"]
+    lost = np.isneginf(kept.score)
+    whole = pairs.evaluate(both, test)["t"]["whole"]["all"]
+    assert kept.genuine.sum() == whole.genuine.sum() and kept.impostor.sum() == whole.impostor.sum()
+    assert kept.failed == len(vectors[::5]) and lost.sum() == 1 and kept.genuine[lost] > 0
+    without = pairs.evaluate(both, test, failures="exclude")["t"]
+    expected = counted(np.delete(vectors, np.s_[::5], 0), faces.drop(index=faces.index[::5]))["all"]
+    for name in both:
+        assert (without[name]["all"].genuine == expected.genuine).all()
+    assert without["broken"]["all"].failed == kept.failed
+    table = verification.report({"t": {"broken": {"all": kept}}})
+    assert table["fte"][0] == pytest.approx(kept.failed / len(faces))
+
+
+def test_a_model_that_fails_on_everything_is_no_better_than_chance():
+    vectors, faces = make()
+    table = verification.report({"t": {"m": counted(np.full_like(vectors, np.nan), faces)}})
+    assert (table["auc"] == 0.5).all() and (table["fte"] == 1).all() and table["d_prime"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v: np.put(v[3], 2, np.nan), "row 3 .* NaN or infinity"),
+        (lambda v: np.put(v[3], 2, np.inf), "row 3 .* NaN or infinity"),
+        (lambda v: v[4].fill(0), "row 4 .* is zero"),
+        (lambda v: np.multiply(v[5], 2, out=v[5]), "row 5 .* not of unit length"),
+    ],
+)
+def test_bad_embeddings_are_named(spoil, message):
+    vectors, faces = make()
+    spoil(vectors)
+    with pytest.raises(ValueError, match=message):
+        counted(vectors, faces)
+
+
+def test_models_of_different_lengths_are_refused():
+    vectors, faces = make()
+    test = {"t": pairs.trials(faces, "test_seen")}
+    with pytest.raises(ValueError, match="different numbers of rows"):
+        pairs.evaluate({"a": vectors, "b": vectors[1:]}, test)
+    with pytest.raises(ValueError, match="asks for row"):
+        pairs.evaluate({"a": vectors[:5]}, test)
+    with pytest.raises(ValueError, match="failures"):
+        pairs.evaluate({"a": vectors}, test, failures="forget")
+
+
+def test_test_sets_without_pairs_are_refused():
+    _, faces = make()
+    with pytest.raises(ValueError, match=r"no faces in the split 'val'.*test_seen"):
+        pairs.trials(faces, "val")
+    with pytest.raises(ValueError, match="one person only"):
+        pairs.trials(faces.assign(identity="a"), "test_seen")
+    with pytest.raises(ValueError, match="nobody has two photos"):
+        pairs.trials(faces.drop_duplicates("identity"), "test_seen")
+
+
+def test_hardest_pairs_are_the_worst():
+    vectors, faces = make(people=10)
+    found = pairs.hardest(vectors, pairs.trials(faces, "test_seen"), count=4)
+    scores, genuine, _ = materialised(vectors, faces)
+    assert list(found["kind"]) == ["genuine"] * 4 + ["impostor"] * 4
+    assert found["score"][0] == pytest.approx(scores[genuine].min(), abs=1e-6)
+    assert found["score"][4] == pytest.approx(scores[~genuine].max(), abs=1e-6)
+    names = faces["identity"].to_numpy()
+    assert (names[found["a"]] == found["person_a"]).all() and (names[found["b"]] == found["person_b"]).all()
+    assert ((found["person_a"] == found["person_b"]) == (found["kind"] == "genuine")).all()
+    assert not found[["person_a", "person_b"]].apply(lambda r: tuple(sorted(r)), axis=1).duplicated().any()
+    np.testing.assert_allclose((vectors[found["a"]] * vectors[found["b"]]).sum(1), found["score"], atol=1e-6)
+
+
+def test_hardest_leaves_out_near_duplicates_and_failures():
+    vectors, faces = make(people=10)
+    test = pairs.trials(faces, "test_seen")
+    worst = pairs.hardest(vectors, test, count=1)
+    first = worst.iloc[0]
+    faces.loc[first["b"], "group"] = faces.loc[first["a"], "group"]
+    vectors[worst["a"][1]] = np.nan
+    again = pairs.hardest(vectors, pairs.trials(faces, "test_seen"), count=1)
+    assert (again["a"][0], again["b"][0]) != (first["a"], first["b"])
+    assert worst["a"][1] not in set(again[["a", "b"]].to_numpy().ravel())
