@@ -5,19 +5,19 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnx2torch
 import pandas as pd
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchvision
-from onnx import numpy_helper
 from safetensors import SafetensorError
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import onnx
 
 PARITY = 0.9999  # least cosine between a pack's embedding and that of the network made from it
 IMAGENET = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
@@ -136,6 +136,9 @@ def from_pack(recogniser: Path) -> FaceNetwork:
 
 
 def _from_graph(graph: bytes, name: str) -> FaceNetwork:
+    import onnx  # here and below: training must not need what only packs need
+    import onnx2torch
+
     try:
         proto = onnx.load_from_string(graph)
         _free_batch(proto.graph)
@@ -157,12 +160,14 @@ def _from_graph(graph: bytes, name: str) -> FaceNetwork:
     return network
 
 
-def _free_batch(graph: onnx.GraphProto) -> None:
+def _free_batch(graph: "onnx.GraphProto") -> None:
     """Makes Reshapes what onnx2torch and a batch need.
 
     Those to a single row, or to [1, C, H, W], take any number of rows, which they would mix up. `allowzero`,
     which onnx2torch does not know and torch's exporter always sets, goes where the shape has no zero.
     """
+    from onnx import numpy_helper
+
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -184,7 +189,7 @@ def _free_batch(graph: onnx.GraphProto) -> None:
 
 
 def _require_parity(network: FaceNetwork, graph: bytes, file: Path) -> None:
-    import onnxruntime  # only here: everything else about networks works without it
+    import onnxruntime
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0].name

@@ -1,4 +1,4 @@
-"""The shape the project promises: one direction of imports, a notebook that tells the story and defines nothing."""
+"""The shape the project promises: one direction of imports, a notebook that tells and defines nothing."""
 
 import ast
 import subprocess
