@@ -226,13 +226,15 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """ROC curves with bands of 95 %, as of `verification.roc`; FAR on a log axis."""
+    """ROC curves as of `verification.roc`, FAR on a log axis, with bands of 95 % where there are errors."""
     ax = _axes(ax)
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = curves[curves["model"] == name]
         ax.plot(curve["far"], curve["tar"], label=f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", **style)
-        band = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
-        ax.fill_between(curve["far"], curve["low"], curve["high"], **band)
+        band: Look = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
+        ax.fill_between(
+            curve["far"], curve["low"], curve["high"], where=curve["tar"].between(0, 1, "neither"), **band
+        )
     lowest = curves["far"].min()
     chance = np.geomspace(lowest, 1, 100)
     ax.plot(chance, chance, color="0.6", linewidth=1, linestyle=(0, (1, 2)), label="chance")
@@ -334,8 +336,10 @@ def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for name, style in _styles(list(table["model"].unique())).items():
         curve = table[table["model"] == name]
         ax.plot(curve["rank"], curve["rate"], label=name, **style)
-        band = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
-        ax.fill_between(curve["rank"], curve["low"], curve["high"], **band)
+        band: Look = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
+        ax.fill_between(
+            curve["rank"], curve["low"], curve["high"], where=curve["rate"].between(0, 1, "neither"), **band
+        )
     ax.set_xlim(1, max(2, int(table["rank"].max())))
     ax.set_ylim(top=1.005)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

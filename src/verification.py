@@ -194,7 +194,7 @@ def discard(
     """Error versus discard: each model's FRR at its threshold when the worst photos are dropped.
 
     measure: [N], a quality of each row of the embeddings, higher is better. chosen: as of `thresholds`.
-    One row per model and share of photos `discarded`, from 0 up: the `frr` and the `genuine` pairs left.
+    One row per model and share of photos `discarded`, from 0 up: the `frr`, NaN of too few pairs, and the `genuine` pairs left.
     The method is that of Grother & Tabassi, "Performance of biometric quality measures", 2007.
     """
     if len(measure) != len(next(iter(embeddings.values()))):
@@ -211,7 +211,8 @@ def discard(
             accepted = np.einsum("id,id->i", vectors[a], vectors[b]) >= line.threshold
             np.add.at(counts, (accepted.astype(int), np.minimum(step[a], step[b])), 1)
         left = counts[:, ::-1].cumsum(1)[:, ::-1]
-        for i, frr in enumerate(_ratio(left[0], left.sum(0))):
+        frrs = np.where(left.sum(0) >= SUPPORT, _ratio(left[0], left.sum(0)), np.nan)
+        for i, frr in enumerate(frrs):
             rows.append((line.model, i / steps, frr, left[:, i].sum()))
     return pd.DataFrame(rows, columns=["model", "discarded", "frr", "genuine"])
 
@@ -457,6 +458,8 @@ def _auc_interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tu
     if not 0 < value < 1 or not ((left_out > 0) & (left_out < 1)).all():
         return interval(value, left_out, weights)
     error, freedom = _error(special.logit(left_out), weights)
+    if error == 0:
+        return interval(value, left_out, weights)
     middle, half = special.logit(value), stats.t.ppf(0.975, freedom) * error
     return float(special.expit(middle - half)), float(special.expit(middle + half))
 
