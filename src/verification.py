@@ -194,7 +194,8 @@ def discard(
     """Error versus discard: each model's FRR at its threshold when the worst photos are dropped.
 
     measure: [N], a quality of each row of the embeddings, higher is better. chosen: as of `thresholds`.
-    One row per model and share of photos `discarded`, from 0 up: the `frr`, NaN of too few pairs, and the `genuine` pairs left.
+    One row per model and share of photos `discarded`, from 0 up: `frr`, NaN where too few pairs are left to
+    tell, and how many `genuine` pairs there are.
     The method is that of Grother & Tabassi, "Performance of biometric quality measures", 2007.
     """
     if len(measure) != len(next(iter(embeddings.values()))):
