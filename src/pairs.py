@@ -14,6 +14,7 @@ from threading import Lock
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
 
 QUALITIES = ("high", "low", "unknown")
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
@@ -235,8 +236,9 @@ def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarr
         with lock:
             np.add.at(fine[key][0], genuine, 1)
             np.add.at(fine[key][1], codes.ravel(), 1)
-            np.add.at(coarse[key][0], (genuine_unit, genuine >> _SHIFT), 1)
-            np.subtract.at(coarse[key][1], (inside_unit, inside >> _SHIFT), 1)  # or they would count twice
+            np.add.at(coarse[key][0].ravel(), genuine_unit * _COARSE + (genuine >> _SHIFT), 1)
+            # what follows counts these twice, by row and by column
+            np.subtract.at(coarse[key][1].ravel(), inside_unit * _COARSE + (inside >> _SHIFT), 1)
         codes >>= _SHIFT
         for units, shape in ((unit[a], (-1, 1)), (unit[b], (1, -1))):
             first, last = int(units.min()), int(units.max()) + 1
@@ -245,8 +247,10 @@ def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarr
             with lock:
                 coarse[key][1, first:last] += table.reshape(-1, _COARSE)
 
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(work, jobs, keys))
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        done = pool.map(work, jobs, keys)
+        for _ in tqdm(done, "pairs", len(jobs), leave=False, disable=len(jobs) < 100):
+            pass
 
     result = {}
     for name, wanted in STRATA.items():
