@@ -48,7 +48,9 @@ def measure(folder: Path, pack: insightface_pack.Pack) -> tuple[pd.DataFrame, np
     print(faces.detection_rate(table, shipped).round(4).to_string(index=False))
     lost = np.isfinite(shipped).all(axis=1) & (table["found"] == faces.WHOLE).to_numpy()
     print(f"faces found as shipped but not by us: {lost.sum()}")
-    order = [attempt.name for attempt in faces.ATTEMPTS] + [faces.WHOLE]
+    order = [name + weak for name in (a.name for a in faces.ATTEMPTS) for weak in ("", ", weak")] + [
+        faces.WHOLE
+    ]
     share = pd.crosstab(table["found"], table["quality"], normalize="columns", margins=True)
     print(share.reindex([name for name in order if name in share.index]).round(4).to_string())
     print(

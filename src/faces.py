@@ -35,30 +35,33 @@ COLUMNS = (
 )
 WHOLE = "whole photo"
 
+SURE = 0.5  # a find of at least this score counts: InsightFace's own threshold
+WEAK = 0.3  # a find of at least this score counts where a second attempt sees the same face
+
 
 @dataclass(frozen=True)
 class Attempt:
     """One way to look for a face.
 
     The photo's longer side, with a border of `margin` (a share of it) on every side, is brought to `size`
-    pixels; None detects as `FaceAnalysis` does. Finds below `threshold` do not count.
+    pixels; None detects as `FaceAnalysis` does. Only for photos with a longer side of more than `beyond`.
     """
 
     name: str
     size: int | None
     margin: float = 0.0
-    threshold: float = 0.5
+    beyond: int = 0
 
 
-# Tried in this order until one finds a face.
+# Made in this order until one finds a face. Small sizes come first: they cost little, and faces that fill the
+# frame are found at them rather than at large ones, which are for small faces in large photos.
 ATTEMPTS = (
     Attempt("160", 160),
+    Attempt("128", 128),
+    Attempt("padded 256", 256, margin=0.5),
     Attempt("320", 320),
-    Attempt("as shipped", None),
-    Attempt("padded 160", 160, margin=0.5),
-    Attempt("weak 160", 160, threshold=0.3),
-    Attempt("weak padded 160", 160, margin=0.5, threshold=0.3),
-    Attempt("weak 320", 320, threshold=0.3),
+    Attempt("as shipped", None, beyond=320),
+    Attempt("1280", 1280, beyond=640),
 )
 AS_SHIPPED = (Attempt("as shipped", None),)
 
@@ -84,7 +87,8 @@ def extract(
 
     Returns `faces`, a row per usable image in the order of `images` with its columns and COLUMNS, and
     `crops`, uint8 `[N, 112, 112, 3]` RGB, row i belonging to row i of `faces`. With a workspace the crops are
-    memory-mapped there, and what was found before an interruption is not looked for again.
+    memory-mapped there, and what was found before an interruption is not looked for again. `attempts` are the
+    ways to look for a face; with AS_SHIPPED, boxes and landmarks are those of `FaceAnalysis`.
 
     Raises ValueError, naming the file, where a photo can't be decoded, or where no image is usable.
     """
@@ -138,18 +142,30 @@ def _begin(file: Path, log: Path, count: int) -> int:
 def find_face(
     photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The face of a photo, uint8 `[H, W, 3]` RGB: its row (COLUMNS) and its crop, uint8 `[112, 112, 3]`."""
+    """The face of a photo, uint8 `[H, W, 3]` RGB: its row (COLUMNS) and its crop, uint8 `[112, 112, 3]`.
+
+    A find counts from SURE on, or from WEAK on where an earlier attempt had one at the same place and its
+    landmarks stand as a face's do. Of several faces the largest, most central and surest is taken; `n_faces`
+    is how many the attempt found. Where no attempt finds one, the whole photo is the crop.
+    """
+    longer = max(photo.shape[:2])
+    signs = np.empty((0, 5), np.float32)  # weak finds so far
     for attempt in attempts:
-        boxes, landmarks = _detect(photo, pack, attempt)
-        good = np.array(
-            [_plausible(b, p, photo.shape, attempt) for b, p in zip(boxes, landmarks, strict=True)], bool
-        )
-        if good.any():
-            boxes, landmarks = boxes[good], landmarks[good]
+        # Enlarging a small photo once more shows nothing new, but may confirm what was a sign of a face.
+        if longer <= attempt.beyond and not (attempt.size is None and len(signs)):
+            continue
+        boxes, landmarks = _look(photo, pack, attempt)
+        counts, how = boxes[:, 4] >= SURE, attempt.name
+        if not counts.any():
+            standing = _standing(boxes, landmarks, photo.shape)
+            counts, how = standing & _confirmed(boxes, signs), f"{attempt.name}, weak"
+            signs = np.concatenate([signs, boxes[standing]])
+        if counts.any():
+            boxes, landmarks = boxes[counts], landmarks[counts]
             best = int(np.argmax(_rank(boxes, photo.shape)))
-            points = landmarks[best]
+            box, points = boxes[best], landmarks[best]
             eyes = float(np.linalg.norm(points[0] - points[1]))
-            values = (*boxes[best, :4], *points.ravel(), boxes[best, 4], attempt.name, len(boxes), eyes)
+            values = (*box[:4], *points.ravel(), box[4], how, len(boxes), eyes)
             return dict(zip(COLUMNS, values, strict=True)), align(photo, points)
     height, width = photo.shape[:2]
     values = (0, 0, width, height, *[np.nan] * 10, 0, WHOLE, 0, np.nan)
@@ -157,39 +173,39 @@ def find_face(
     return dict(zip(COLUMNS, values, strict=True)), crop
 
 
-def _detect(photo: np.ndarray, pack: Detector, attempt: Attempt) -> tuple[np.ndarray, np.ndarray]:
+def _look(photo: np.ndarray, pack: Detector, attempt: Attempt) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes with scores `[n, 5]` and landmarks `[n, 5, 2]` of what scores at least WEAK, in photo pixels."""
     if not attempt.margin:
-        return pack.detect(photo, attempt.size, attempt.threshold)
+        return pack.detect(photo, attempt.size, WEAK)
     border = round(attempt.margin * max(photo.shape[:2]))
     framed = cv2.copyMakeBorder(photo, border, border, border, border, cv2.BORDER_REPLICATE)
-    boxes, landmarks = pack.detect(framed, attempt.size, attempt.threshold)
-    boxes[:, :4] -= border
-    return boxes, landmarks - border
+    boxes, landmarks = pack.detect(framed, attempt.size, WEAK)
+    return boxes - np.array([border] * 4 + [0], np.float32), landmarks - border
 
 
-def _plausible(box: np.ndarray, points: np.ndarray, shape: tuple[int, ...], attempt: Attempt) -> bool:
-    """Whether a find may be a face at all: all of them above 0.5, below it those with a face's geometry."""
-    if attempt.threshold >= 0.5:
-        return True
-    width, height = box[2:4] - box[:2]
-    eyes, mouth = points[:2].mean(0), points[3:].mean(0)
-    centre = (box[:2] + box[2:4]) / 2
-    return bool(
-        0.5 <= width / height <= 1.5
-        and points[0, 0] < points[1, 0]
-        and eyes[1] < points[2, 1] < mouth[1]
-        and height >= 0.2 * min(shape[:2])
-        and (centre >= 0).all()
-        and centre[0] <= shape[1]
-        and centre[1] <= shape[0]
-    )
+def _standing(boxes: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which finds may be faces: within 45 degrees of upright, not tiny, their middle in the photo. `[n]`"""
+    turns = np.array([similarity(points)[:, 0] for points in landmarks]).reshape(-1, 2)
+    middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
+    inside = ((middle >= 0) & (middle <= shape[1::-1])).all(axis=1)
+    large = boxes[:, 3] - boxes[:, 1] >= 0.1 * min(shape[:2])
+    return (turns[:, 0] > np.abs(turns[:, 1])) & inside & large
+
+
+def _confirmed(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which boxes overlap one of the others by at least 0.4, intersection over union. `[n]`"""
+    first, second = boxes[:, None, :4], others[None, :, :4]
+    shared = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    both = shared.clip(0).prod(-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (first, second)]
+    return (both >= 0.4 * (areas[0] + areas[1] - both)).any(axis=1)
 
 
 def _rank(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Higher for the face the photo is of: large, central, surely found. `[n]`."""
-    size = np.sqrt(np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1))
-    centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
-    offset = np.linalg.norm(centre - np.array(shape[1::-1]) / 2, axis=1) / max(shape[:2])
+    """Higher for the face that the photo is of: large, near the middle, surely found. `[n]`"""
+    size = np.sqrt((boxes[:, 2:4] - boxes[:, :2]).prod(axis=1))
+    middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
+    offset = np.linalg.norm(middle - np.array(shape[1::-1]) / 2, axis=1) / max(shape[:2])
     return size * boxes[:, 4] * (1 - offset).clip(0.1)
 
 

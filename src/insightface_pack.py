@@ -116,7 +116,7 @@ class Pack:
             return self.detector.detect(bgr, det_thresh=threshold)
         if self.resizable is not None:
             return self.resizable.detect(bgr, input_size=(size, size), det_thresh=threshold)
-        # The one canvas there is takes the photo at the same scale: slower, but the same to the detector.
+        # The one canvas there is takes the photo at the same scale: the same to the detector, if slower.
         canvas = self.detector.static_input_size[0]
         scale = min(size, canvas) / max(bgr.shape[:2])
         small = cv2.resize(bgr, None, fx=scale, fy=scale)
