@@ -5,8 +5,8 @@ The files are in InsightFace's own format, and are measured through FaceAnalysis
 
     python -m benchmarks.train_demo_pack --out src/demo_pack
 
-About a quarter of an hour on two cores. Threads and CPUs round differently: a pack made again is as good, not the
-same to the last bit.
+About a quarter of an hour on two cores. Threads and CPUs round differently: a pack made again is as good, not
+the same to the last bit.
 """
 
 from __future__ import annotations
