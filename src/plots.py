@@ -46,6 +46,11 @@ def _legend(ax: Axes, **options: Any) -> None:
     ax.legend(fontsize=SMALL, frameon=False, handlelength=3.2, **options)
 
 
+def _legend_beside(ax: Axes) -> None:
+    """On the right, where the names of many models take no room from the curves."""
+    _legend(ax, loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+
 def _legend_below(ax: Axes, columns: int, **options: Any) -> None:
     _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **options)
 
@@ -227,7 +232,7 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """ROC curves as of `verification.roc`, FAR on a log axis, with bands of 95 % where there are errors."""
-    ax = _axes(ax)
+    ax = _axes(ax, 9.4)
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = curves[curves["model"] == name]
         ax.plot(curve["far"], curve["tar"], label=f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", **style)
@@ -245,13 +250,13 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("TAR: genuine pairs accepted")
     _in_percent(ax.xaxis)
     _in_percent(ax.yaxis)
-    _legend_below(ax, 2)
+    _legend_beside(ax)
     return ax
 
 
 def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes; low is good."""
-    ax = _axes(ax, 5.4, 5.4)
+    ax = _axes(ax, 8.4, 5.4)
     drawn = curves[(curves["tar"] > 0) & (curves["tar"] < 1) & (curves["far"] < 1)]
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = drawn[drawn["model"] == name]
@@ -267,7 +272,7 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         set_limits(stats.norm.ppf(max(low * 0.8, 5e-5)), stats.norm.ppf(min(max(high, 0.5), 0.97)))
     ax.set_xlabel("FAR: impostor pairs accepted")
     ax.set_ylabel("FRR: genuine pairs rejected")
-    _legend_below(ax, 2)
+    _legend_beside(ax)
     return ax
 
 
@@ -294,7 +299,7 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """AUC and its 95 % interval for every model and stratum; the rows of one test set of the report."""
     strata = [name for name in STRATA if (report["quality"] == name).any()]
     models = list(report["model"].unique())
-    ax = _axes(ax, max(5.0, 1.4 + 1.4 * len(strata)), 4.4)
+    ax = _axes(ax, 4.4 + 1.4 * len(strata), 4.4)
     for i, (model, colour, marker) in enumerate(zip(models, cycle(COLOURS), cycle(MARKERS), strict=False)):
         lines = report[report["model"] == model].set_index("quality").reindex(strata)
         middle = np.arange(len(strata)) + (i - (len(models) - 1) / 2) * 0.7 / len(models)
@@ -310,13 +315,13 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="x")
     ax.set_xlabel("quality of the pair")
     ax.set_ylabel("AUC, 95 % interval")
-    _legend_below(ax, min(3, len(models)))
+    _legend_beside(ax)
     return ax
 
 
 def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """FRR that is left when the worst photos are dropped, as of `verification.discard`."""
-    ax = _axes(ax)
+    ax = _axes(ax, 9.4)
     for name, style in _styles(list(table["model"].unique())).items():
         curve = table[table["model"] == name]
         ax.plot(curve["discarded"], curve["frr"], label=name, **style)
@@ -326,13 +331,13 @@ def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("FRR of the rest")
     _in_percent(ax.xaxis)
     _in_percent(ax.yaxis)
-    _legend_below(ax, 2)
+    _legend_beside(ax)
     return ax
 
 
 def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cumulative match characteristic with bands of 95 %, as of `protocols.cmc`."""
-    ax = _axes(ax)
+    ax = _axes(ax, 9.4)
     for name, style in _styles(list(table["model"].unique())).items():
         curve = table[table["model"] == name]
         ax.plot(curve["rank"], curve["rate"], label=name, **style)
@@ -346,5 +351,5 @@ def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("rank")
     ax.set_ylabel("probes with the right person within the rank")
     _in_percent(ax.yaxis)
-    _legend_below(ax, 2)
+    _legend_beside(ax)
     return ax
