@@ -230,9 +230,11 @@ def no_face(crops: np.ndarray, ring: int = 12, levels: int = 8) -> np.ndarray:
     border[ring:-ring, ring:-ring] = False
     rows = np.empty((len(crops), levels**3), np.float32)
     for i, crop in enumerate(crops):
-        level = crop[border].astype(np.int64) * levels // 256
-        rows[i] = np.bincount(level @ (levels**2, levels, 1), minlength=levels**3)
-    return np.sqrt(rows / border.sum())
+        pixels = crop[border].astype(np.int64)
+        pixels = pixels[pixels.any(1)]  # aligning fills with black what lies outside the photo
+        rows[i] = np.bincount(pixels * levels // 256 @ (levels**2, levels, 1), minlength=levels**3)
+        rows[i] += not len(pixels)
+    return np.sqrt(rows / rows.sum(1, keepdims=True))
 
 
 def warnings(table: pd.DataFrame, control: str = "no face") -> list[str]:

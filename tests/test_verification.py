@@ -206,6 +206,12 @@ def test_the_control_sees_the_border_and_not_the_face():
     assert len(verification.warnings(table)) == 1 and "Beware" in verification.summary(table)
     table = verification.report(evaluated(faces, m=make(12)[0], **{"no face": blind}))
     assert not verification.warnings(table)
+    bright = np.full((2, 112, 112, 3), 200, np.uint8)
+    bright[1, :50] = 0  # outside the photo: no colour of the background
+    np.testing.assert_allclose(*verification.no_face(bright), atol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(verification.no_face(np.zeros_like(crops[:2])), axis=1), 1, atol=1e-6
+    )
     with pytest.raises(ValueError, match="uint8"):
         verification.no_face(crops / 255)
 
