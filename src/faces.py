@@ -121,7 +121,7 @@ def extract(
             rows.writerow(row)
             lines.flush()
             bar.update()
-    table = pd.read_csv(log).astype(
+    table = pd.read_csv(log, dtype={"found": str}).astype(
         {name: np.float32 for name in COLUMNS if name not in ("found", "n_faces")}
     )
     return pd.concat([usable, table], axis=1), np.load(file, mmap_mode="r+")

@@ -184,6 +184,11 @@ def test_rows_are_those_of_the_usable_images_in_order(tmp_path):
     assert all(table[name].dtype == np.float32 for name in ("left", "score", "eye_distance"))
 
 
+def test_found_is_text_even_where_every_name_is_a_number(tmp_path):
+    table, _ = extract(write_photos(tmp_path, 3), tmp_path, FakePack({160: [(24, 30, 31.7, 0.9)]}))
+    assert table["found"].tolist() == ["160"] * 3
+
+
 def test_nothing_usable_and_undecodable_photos_are_one_sentence(tmp_path):
     images = write_photos(tmp_path, 2)
     with pytest.raises(ValueError, match="no usable images"):
