@@ -208,7 +208,8 @@ def test_the_control_sees_the_border_and_not_the_face():
     assert not verification.warnings(table)
     bright = np.full((2, 112, 112, 3), 200, np.uint8)
     bright[1, :50] = 0  # outside the photo: no colour of the background
-    np.testing.assert_allclose(*verification.no_face(bright), atol=1e-6)
+    whole, part = verification.no_face(bright)
+    np.testing.assert_allclose(whole, part, atol=1e-6)
     np.testing.assert_allclose(
         np.linalg.norm(verification.no_face(np.zeros_like(crops[:2])), axis=1), 1, atol=1e-6
     )
@@ -228,3 +229,15 @@ def test_the_summary_says_what_the_numbers_say(example):
     assert "**old is worse than new**" in verification.summary(
         verification.report(results, "new"), model="old"
     )
+
+
+def test_folders_with_a_background_of_their_own_are_named():
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (24, 112, 112, 3)).astype(np.uint8)
+    crops[:6] = crops[:6] // 8 + 200  # one camera, one bright wall
+    people = np.repeat(["a", "b", "c", "d"], 6)
+    faces = pd.DataFrame({"path": [f"{who}/{i}.jpg" for i, who in enumerate(people)], "identity": people})
+    faces["group"] = np.arange(24)
+    table = verification.given_away(verification.no_face(crops), faces)
+    assert table["folder"].tolist() == ["a"]
+    assert table["auc"][0] > 0.99
