@@ -35,6 +35,7 @@ __all__ = [
     "auc",
     "discard",
     "evaluate",
+    "given_away",
     "hardest",
     "histogram",
     "interval",
@@ -235,6 +236,29 @@ def no_face(crops: np.ndarray, ring: int = 12, levels: int = 8) -> np.ndarray:
         rows[i] = np.bincount(pixels * levels // 256 @ (levels**2, levels, 1), minlength=levels**3)
         rows[i] += not len(pixels)
     return np.sqrt(rows / rows.sum(1, keepdims=True))
+
+
+def given_away(control: np.ndarray, faces: pd.DataFrame, least: float = 0.75) -> pd.DataFrame:
+    """Folders whose photos the no-face control recognises: where background or light give people away.
+
+    control: unit rows [N, D] of `no_face`, row i of `faces`. For every folder with two photos or more, the
+    AUC of the pairs inside it (near-duplicates aside) against those of its photos with other people's. Columns
+    folder, photos, auc, the highest first; folders below `least` are left out.
+    """
+    folders = faces["path"].str.rpartition("/")[0]
+    identity, group = faces["identity"].to_numpy(), faces["group"].to_numpy()
+    edges = np.linspace(-1, 1, 4097)
+    rows = []
+    for folder, inside in folders.groupby(folders).indices.items():
+        scores = np.clip(control[inside] @ control.T, -1, 1)
+        first = np.tri(len(inside), k=-1, dtype=bool)
+        apart = group[inside][:, None] != group[inside]
+        genuine = np.histogram(scores[:, inside][first & apart], edges)[0]
+        impostor = np.histogram(scores[:, identity != identity[inside[0]]], edges)[0]
+        if genuine.any() and impostor.any():
+            rows.append((folder, len(inside), float(_area(*_rates(genuine, impostor)))))
+    table = pd.DataFrame(rows, columns=["folder", "photos", "auc"])
+    return table[table["auc"] >= least].sort_values("auc", ascending=False, ignore_index=True)
 
 
 def warnings(table: pd.DataFrame, control: str = "no face") -> list[str]:
