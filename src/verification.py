@@ -242,8 +242,8 @@ def given_away(control: np.ndarray, faces: pd.DataFrame, least: float = 0.75) ->
     """Folders whose photos the no-face control recognises: where background or light give people away.
 
     control: unit rows [N, D] of `no_face`, row i of `faces`. For every folder with two photos or more, the
-    AUC of the pairs inside it (near-duplicates aside) against those of its photos with other people's. Columns
-    folder, photos, auc, the highest first; folders below `least` are left out.
+    AUC of the pairs inside it (near-duplicates aside) against those of its photos with other people's.
+    Columns folder, photos, auc, the highest first; folders below `least` are left out.
     """
     folders = faces["path"].str.rpartition("/")[0]
     identity, group = faces["identity"].to_numpy(), faces["group"].to_numpy()
