@@ -324,7 +324,8 @@ def _verdict(new: Mapping[Hashable, Any], old: Mapping[Hashable, Any], model: st
 
 
 def _bounded(line: Mapping[Hashable, Any], name: str, form: str = ".3f") -> str:
-    return f"{line[name]:{form}} [{line[f'{name}_low']:{form}}, {line[f'{name}_high']:{form}}]"
+    value, low, high = (line[f"{name}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else "")
 
 
 Measured = tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]
