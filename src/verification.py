@@ -52,6 +52,7 @@ __all__ = [
 _TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
 _CHANCE = 0.6  # AUC from which the no-face control is clearly above chance, if its interval is above 0.5
 FARS = {f"tar_far_1e-{digits}": 10.0**-digits for digits in (1, 2, 3, 4)}
+_LOG_ODDS = 4.0  # half-width of an interval beyond which log odds are no longer near normal
 SUPPORT = (
     30  # impostor pairs that must be expected above a threshold for its FAR to be reported ("rule of 30")
 )
@@ -489,6 +490,8 @@ def _auc_interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tu
     if error == 0:
         return interval(value, left_out, weights)
     middle, half = special.logit(value), stats.t.ppf(0.975, freedom) * error
+    if half > _LOG_ODDS:  # one person has all of the errors, and log odds without them run off
+        return interval(value, left_out, weights)
     return float(special.expit(middle - half)), float(special.expit(middle + half))
 
 
