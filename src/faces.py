@@ -37,6 +37,7 @@ WHOLE = "whole photo"
 
 SURE = 0.5  # a find of at least this score counts: InsightFace's own threshold
 WEAK = 0.3  # a find of at least this score counts where a second attempt sees the same face
+NEAR = 0.4  # from this score on, detection as shipped might be sure: on small photos only then is it made
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ def find_face(
     longer = max(photo.shape[:2])
     signs = np.empty((0, 5), np.float32)  # weak finds so far
     for attempt in attempts:
-        # Enlarging a small photo once more shows nothing new, but may confirm what was a sign of a face.
-        if longer <= attempt.beyond and not (attempt.size is None and len(signs)):
+        # Enlarging a small photo once more shows nothing new, but may tip the scales.
+        if longer <= attempt.beyond and (attempt.size or signs[:, 4].max(initial=0) < NEAR):
             continue
         boxes, landmarks = _look(photo, pack, attempt)
         counts, how = boxes[:, 4] >= SURE, attempt.name

@@ -102,8 +102,9 @@ def test_detection_as_shipped_has_the_last_word_where_pixels_are_left_or_a_sign_
     small, large = photo(), photo(480, 640)
     assert find_face(large, FakePack({None: [(60, 60, 40, 0.51)]}))[0]["found"] == "as shipped"
     assert find_face(small, FakePack({None: [(60, 60, 40, 0.51)]}))[0]["found"] == WHOLE
-    pack = FakePack({None: [(60, 60, 40, 0.51)], 128: [(200, 150, 60, 0.3)]})
-    assert find_face(small, pack)[0]["found"] == "as shipped"
+    for sign, found in ((0.3, WHOLE), (0.45, "as shipped")):
+        pack = FakePack({None: [(60, 60, 40, 0.51)], 128: [(200, 150, 60, sign)]})
+        assert find_face(small, pack)[0]["found"] == found
 
 
 def test_with_no_face_the_whole_photo_is_the_crop():
