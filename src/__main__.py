@@ -16,6 +16,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
 
 
@@ -62,7 +63,10 @@ def run(parameters: dict[str, Any]) -> Path:
     except PapermillExecutionError as error:
         failure = f"{error.ename}: {error.evalue}"
     notebook = nbformat.read(executed, as_version=4)
-    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a progress bar's last state only
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
+    for cell in notebook.cells:  # progress bars say nothing once the work is done
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     nbformat.write(notebook, executed)
     page, _ = HTMLExporter().from_notebook_node(notebook)
     executed.with_suffix(".html").write_text(page, encoding="utf-8")
