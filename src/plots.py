@@ -134,14 +134,15 @@ def contact_sheet(
     rows = -(-len(photos) // columns)
     pitch = 1.06 if titles is None else 1.3  # from row to row, in sides of a photo
     ax = _axes(ax, 0.95 * columns * 1.06, 0.95 * rows * pitch)
+    labels = None if titles is None else list(titles)  # a Series would be asked by its labels
     for i, photo in enumerate(photos):
         row, column = divmod(i, columns)
         height, width = np.array(photo.shape[:2]) / max(photo.shape[:2])
         left, top = column * 1.06 + (1 - width) / 2, row * pitch + (1 - height) / 2
         ax.imshow(photo, extent=(left, left + width, top + height, top), interpolation="nearest")
-        if titles is not None:
+        if labels is not None:
             middle = column * 1.06 + 0.5
-            text = _shortened(str(list(titles)[i]), 16)
+            text = _shortened(str(labels[i]), 16)
             ax.text(middle, row * pitch - 0.04, text, ha="center", va="bottom", fontsize=6)
     ax.set_xlim(-0.03, columns * 1.06 - 0.03)
     ax.set_ylim(rows * pitch - (pitch - 1) + 0.03, 1 - pitch)
