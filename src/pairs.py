@@ -104,9 +104,6 @@ def test_sets(faces: pd.DataFrame) -> dict[str, Trials]:
     return found
 
 
-test_sets.__test__ = False  # type: ignore[attr-defined]  # the name is not pytest's
-
-
 def evaluate(
     embeddings: Mapping[str, np.ndarray], tests: Mapping[str, Trials], failures: str = "non_match"
 ) -> Results:
