@@ -28,6 +28,7 @@ STEPS = 2**20 - 1024  # codes per unit of cosine
 _ZERO = 2**20  # the code of cosine 0
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _UNITS = 300  # people; where there are more, they are put into so many parts
+_MANY = 10_000  # photos from which a GPU is worth looking for, and torch worth importing
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Counts:
 
 
 Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
+Tables = dict[tuple[int, int], np.ndarray]  # by the two qualities: [2, ...], genuine pairs and all
 
 
 def trials(faces: pd.DataFrame, split: str) -> Trials:
@@ -105,12 +107,17 @@ def test_sets(faces: pd.DataFrame) -> dict[str, Trials]:
 
 
 def evaluate(
-    embeddings: Mapping[str, np.ndarray], tests: Mapping[str, Trials], failures: str = "non_match"
+    embeddings: Mapping[str, np.ndarray],
+    tests: Mapping[str, Trials],
+    failures: str = "non_match",
+    device: str | None = None,
 ) -> Results:
     """Scores every pair of every test set with every model.
 
     embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. Their pairs match at no
     threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
+    device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
+    sets where torch sees it, else numpy. Scores agree within rounding, a step or so of the 1e-6 grid.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length.
     """
     if failures not in ("non_match", "exclude"):
@@ -125,7 +132,7 @@ def evaluate(
         keep = np.ones(len(chosen.rows), bool)
         if failures == "exclude":
             keep = ~np.any(list(failed.values()), axis=0)
-        results[test] = {name: count(rows[name], chosen, keep, failed[name]) for name in rows}
+        results[test] = {name: count(rows[name], chosen, keep, failed[name], device) for name in rows}
     return results
 
 
@@ -195,33 +202,81 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
     return vectors / lengths[:, None]
 
 
-def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarray) -> dict[str, Counts]:
-    """Counts of all pairs by stratum; [n]: the photos to `keep`, those `missing` an embedding."""
+@dataclass(frozen=True)
+class _Photos:
+    """The photos of a test set in the order they are counted in, and the tiles of their similarity matrix."""
+
+    vectors: np.ndarray  # float32 [n, D], unit rows; zero where missing
+    failed: np.ndarray  # bool [n]
+    identity: np.ndarray  # int64 [n]
+    unit: np.ndarray  # int64 [n], below units
+    group: np.ndarray  # int64 [n]; -1 where no other photo shares it
+    units: int
+    tiles: list[tuple[slice, slice]]  # of the diagonal and above, each of one quality by one
+    keys: list[tuple[int, int]]  # the two qualities of each tile
+
+
+def count(
+    vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarray, device: str | None = None
+) -> dict[str, Counts]:
+    """Counts of all pairs by stratum; [n]: the photos to `keep`, those `missing` an embedding.
+
+    device: as of `evaluate`.
+    """
     unit = test.identity
     people = int(test.identity.max()) + 1
     if people > _UNITS:
         unit = np.random.default_rng(0).permutation(people)[test.identity] % _UNITS
     order = np.lexsort((test.group, test.identity, unit, test.quality))
     order = order[keep[order]]
-    quality, unit, identity, group = (part[order] for part in (test.quality, unit, test.identity, test.group))
-    group = np.where(np.isin(group, _repeated(group)), group, -1)
-    vectors, failed = np.nan_to_num(vectors[order]), missing[order]
-
+    quality, group = test.quality[order], test.group[order]
     edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
     spans = [
         slice(start, min(start + _TILE, stop))
         for first, stop in itertools.pairwise(edges)
         for start in range(first, stop, _TILE)
     ]
-    jobs = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
-    keys = [(int(quality[a.start]), int(quality[b.start])) for a, b in jobs]
-    # [genuine, all]: by code, and by unit and coarse code
-    fine = {key: np.zeros((2, _CODES), np.int64) for key in set(keys)}
-    coarse = {key: np.zeros((2, min(people, _UNITS), _COARSE), np.int64) for key in set(keys)}
+    tiles = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
+    photos = _Photos(
+        vectors=np.nan_to_num(vectors[order]),
+        failed=missing[order],
+        identity=test.identity[order],
+        unit=unit[order],
+        group=np.where(np.isin(group, _repeated(group)), group, -1),
+        units=min(people, _UNITS),
+        tiles=tiles,
+        keys=[(int(quality[a.start]), int(quality[b.start])) for a, b in tiles],
+    )
+    if device is None:
+        device = "cuda" if len(order) >= _MANY and _sees_cuda() else "numpy"
+    fine, coarse = _on_cores(photos) if device == "numpy" else _on_device(photos, device)
+
+    result = {}
+    for name, wanted in STRATA.items():
+        of = [key for key in fine if wanted in (None, key)]
+        if of:
+            those = np.isin(test.quality, np.unique(of))
+            result[name] = _compressed(
+                [fine[key] for key in of],
+                np.sum([coarse[key] for key in of], 0),
+                people=len(np.unique(test.identity[those & keep])),
+                photos=int(those.sum()),
+                failed=int((those & missing).sum()),
+                pairs=sum(_pairs(quality, *key) for key in of),
+            )
+    return result
+
+
+def _on_cores(photos: _Photos) -> tuple[Tables, Tables]:
+    """Counts by code [2, _CODES], and by unit and coarse code [2, units, _COARSE], on all cores."""
+    vectors, failed, identity = photos.vectors, photos.failed, photos.identity
+    unit, group = photos.unit, photos.group
+    fine = {key: np.zeros((2, _CODES), np.int64) for key in set(photos.keys)}
+    coarse = {key: np.zeros((2, photos.units, _COARSE), np.int64) for key in set(photos.keys)}
     lock = Lock()
 
-    def work(job: tuple[slice, slice], key: tuple[int, int]) -> None:
-        a, b = job
+    def work(tile: tuple[slice, slice], key: tuple[int, int]) -> None:
+        a, b = tile
         codes = _codes(vectors[a], vectors[b], failed[a], failed[b])
         if a == b:
             codes[np.tri(len(codes), dtype=bool)] = _LEFT_OUT
@@ -245,24 +300,65 @@ def count(vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarr
                 coarse[key][1, first:last] += table.reshape(-1, _COARSE)
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.map(work, jobs, keys)
-        for _ in tqdm(done, "pairs", len(jobs), leave=False, disable=len(jobs) < 100):
+        done = pool.map(work, photos.tiles, photos.keys)
+        for _ in tqdm(done, "pairs", len(photos.tiles), leave=False, disable=len(photos.tiles) < 100):
             pass
+    return fine, coarse
 
-    result = {}
-    for name, wanted in STRATA.items():
-        of = [key for key in fine if wanted in (None, key)]
-        if of:
-            photos = np.isin(test.quality, np.unique(of))
-            result[name] = _compressed(
-                [fine[key] for key in of],
-                np.sum([coarse[key] for key in of], 0),
-                people=len(np.unique(test.identity[photos & keep])),
-                photos=int(photos.sum()),
-                failed=int((photos & missing).sum()),
-                pairs=sum(_pairs(quality, *key) for key in of),
-            )
-    return result
+
+def _sees_cuda() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _on_device(photos: _Photos, device: str) -> tuple[Tables, Tables]:
+    """The counts of `_on_cores`, made on a device of torch and copied from there once, at the end."""
+    import torch  # not at the top: whoever counts on cores needs no torch
+
+    vectors, failed, identity, unit, group = (
+        torch.from_numpy(part).to(device)
+        for part in (photos.vectors, photos.failed, photos.identity, photos.unit, photos.group)
+    )
+    one = torch.ones(1, dtype=torch.int64, device=device)
+    # [impostor, genuine] pairs, flat: by code, and by unit and coarse code
+    sizes = (2 * _CODES, 2 * photos.units * _COARSE)
+    tables = {key: [one.new_zeros(size) for size in sizes] for key in set(photos.keys)}
+
+    def add(table: torch.Tensor, labels: torch.Tensor) -> None:
+        table.scatter_add_(0, labels.view(-1), one.expand(labels.numel()))
+
+    matmul = torch.backends.cuda.matmul
+    setting, exact = (
+        ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+    )
+    before = getattr(matmul, setting)
+    setattr(matmul, setting, exact)  # TF32 would err by 1e-3, a thousand codes
+    try:
+        for (a, b), key in zip(photos.tiles, photos.keys, strict=True):
+            fine, coarse = tables[key]
+            codes = (vectors[a] @ vectors[b].T).mul_(STEPS).add_(_ZERO).long()
+            codes.masked_fill_(failed[a, None] | failed[b], _FAILED)
+            apart = (group[a, None] != group[b]) | (group[b] < 0)
+            codes.masked_fill_(~(apart.triu_(1) if a == b else apart), _LEFT_OUT)
+            genuine = (identity[a, None] == identity[b]).long()
+            add(fine, codes + genuine * _CODES)
+            codes >>= _SHIFT
+            codes += genuine * (photos.units * _COARSE)
+            add(coarse, codes + unit[a, None] * _COARSE)
+            # by its column a pair counts too, unless that is of the same unit
+            codes.masked_fill_(unit[a, None] == unit[b], _LEFT_OUT)
+            add(coarse, codes + unit[b] * _COARSE)
+    finally:
+        setattr(matmul, setting, before)
+
+    def copied(at: int, shape: tuple[int, ...]) -> Tables:
+        counts = {key: both[at].view(2, *shape).cpu().numpy() for key, both in tables.items()}
+        return {key: np.stack([genuine, impostor + genuine]) for key, (impostor, genuine) in counts.items()}
+
+    return copied(0, (_CODES,)), copied(1, (photos.units, _COARSE))
 
 
 def _codes(a: np.ndarray, b: np.ndarray, a_failed: np.ndarray, b_failed: np.ndarray) -> np.ndarray:

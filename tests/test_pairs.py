@@ -1,5 +1,9 @@
 """Every pair is counted once, in the right stratum, at the right score."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,6 +84,100 @@ def test_units_count_the_pairs_that_leave_with_their_people(monkeypatch, units):
         left = np.append(0, np.cumsum(verification._without_each(counts)[1][u]))
         below = [(scores[~genuine] < edge).sum() for edge in counts.unit_score]
         np.testing.assert_allclose(left[:-1], below, atol=1)
+
+
+def random_test(seed, vectors_of):
+    """A set of 8 to 20 people in up to three qualities, with groups (some of two people) and failures."""
+    rng = np.random.default_rng(seed)
+    identity = np.repeat(np.arange(rng.integers(8, 21)), 5)[rng.permutation(40)]
+    identity = np.unique(identity, return_inverse=True)[1]
+    n = len(identity)
+    group = np.where(rng.random(n) < 0.3, rng.integers(0, 8, n), -1)
+    quality = rng.integers(0, rng.integers(1, 4), n).astype(np.int8)
+    test = pairs.Trials("t", np.arange(n), identity, (), quality, group)
+    vectors = vectors_of(rng, identity)
+    vectors[rng.random(n) < 0.1] = np.nan
+    return vectors, test
+
+
+def on_both(monkeypatch, failures, vectors, test):
+    """The counts of numpy and of torch by stratum, with tiles and units small enough that there are many."""
+    monkeypatch.setattr(pairs, "_TILE", 7)
+    monkeypatch.setattr(pairs, "_UNITS", 6)
+    models = {"m": vectors}
+    return [pairs.evaluate(models, {"t": test}, failures, where)["t"]["m"] for where in ("numpy", "cpu")]
+
+
+@pytest.mark.parametrize("failures", ["non_match", "exclude"])
+@pytest.mark.parametrize("seed", range(6))
+def test_torch_counts_what_numpy_counts(monkeypatch, seed, failures):
+    """To the last pair: entries of +-1/16 have dot products that no order of summing rounds."""
+
+    def exact(rng, identity):
+        centres = rng.choice([-1, 1], (identity.max() + 1, 256))
+        return (centres[identity] * rng.choice([1, 1, -1], (len(identity), 256)) / 16).astype(np.float32)
+
+    first, second = on_both(monkeypatch, failures, *random_test(seed, exact))
+    assert first.keys() == second.keys()
+    for name in first:
+        for field, values in vars(first[name]).items():
+            np.testing.assert_array_equal(values, getattr(second[name], field), f"{name} {field}")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_torch_counts_any_scores_within_a_step(monkeypatch, seed):
+    """Where rounding moves a score it moves one step at most, so the k-th lowest scores agree to a step."""
+
+    def any_scores(rng, identity):
+        centres = rng.normal(size=(identity.max() + 1, 32))
+        return unit(centres[identity] + 1.5 * rng.normal(size=(len(identity), 32)))
+
+    first, second = on_both(monkeypatch, "non_match", *random_test(seed, any_scores))
+    assert first.keys() == second.keys()
+    for name in first:
+        a, b = first[name], second[name]
+        assert (a.people, a.photos, a.failed, a.left_out) == (b.people, b.photos, b.failed, b.left_out)
+        for part in ("genuine", "impostor"):
+            scores = [np.repeat(counts.score, getattr(counts, part)) for counts in (a, b)]
+            lost = [np.isneginf(values).sum() for values in scores]
+            assert len(scores[0]) == len(scores[1]) and lost[0] == lost[1]
+            np.testing.assert_allclose(scores[0][lost[0] :], scores[1][lost[0] :], atol=1.01 / pairs.STEPS)
+            units = [getattr(counts, f"unit_{part}").sum(1) for counts in (a, b)]
+            np.testing.assert_array_equal(*units)
+
+
+def test_a_gpu_is_used_where_there_is_one_and_many_photos(monkeypatch):
+    vectors, faces = make()
+    used = []
+    on_device = pairs._on_device
+
+    def on_cpu(photos, device):
+        used.append(device)
+        return on_device(photos, "cpu")
+
+    monkeypatch.setattr(pairs, "_on_device", on_cpu)
+    monkeypatch.setattr(pairs, "_sees_cuda", lambda: True)
+    counted(vectors, faces)
+    assert not used
+    monkeypatch.setattr(pairs, "_MANY", len(faces))
+    counted(vectors, faces)
+    assert used == ["cuda"]
+    counted(vectors, faces, device="numpy")
+    assert used == ["cuda"]
+
+
+def test_pairs_are_counted_without_torch():
+    script = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from src import pairs
+pairs._MANY = 0
+test = pairs.Trials("t", np.arange(4), np.array([0, 0, 1, 1]), (), np.zeros(4, np.int8), np.full(4, -1))
+counts = pairs.evaluate({"m": np.eye(4, dtype=np.float32)}, {"t": test})["t"]["m"]["all"]
+assert (counts.genuine.sum(), counts.impostor.sum()) == (2, 4)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
 
 
 @settings(max_examples=20, deadline=None)
