@@ -63,10 +63,10 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def each(draw: Callable[[pd.DataFrame], Axes], tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+def each(draw: Callable[..., Axes], tables: Mapping[str, pd.DataFrame], folder: Path, **options: Any) -> None:
     """Draws every table in a figure of its own, titled by its name, and saves it in `folder` as a PNG."""
     for name, table in tables.items():
-        ax = draw(table)
+        ax = draw(table, **options)
         ax.set_title(name.replace("_", " "), loc="left", fontsize=SMALL + 1)
         save(ax, folder / f"{draw.__name__}_{name}.png")
 
@@ -277,8 +277,10 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def score_histograms(histogram: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None) -> Axes:
-    """Densities of genuine and impostor scores, as of `verification.histogram`, and the threshold."""
+def score_histograms(
+    histogram: pd.DataFrame, threshold: float | None = None, model: str = "", ax: Axes | None = None
+) -> Axes:
+    """Densities of genuine and impostor scores, as of `verification.histogram`, the threshold, whose they are."""
     ax = _axes(ax)
     for name, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         look: Look = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "hatch": hatch, "linewidth": 0}
@@ -290,7 +292,7 @@ def score_histograms(histogram: pd.DataFrame, threshold: float | None = None, ax
         )
     ax.margins(x=0.01)
     ax.set_ylim(0)
-    ax.set_xlabel("score: cosine of the two embeddings")
+    ax.set_xlabel(f"score{' of ' if model else ''}{model}: cosine of the two embeddings")
     ax.set_ylabel("density")
     _legend(ax)
     return ax

@@ -39,8 +39,9 @@ def test_every_artefact_is_there(out):
         assert (out / name).is_file(), name
     for split in ("train", "val", "test_seen", "test_unseen"):
         assert any((out / split).rglob("*.jpg")), split
-    assert (out / "figures" / "roc_test_seen.png").is_file()
-    assert (out / "figures" / "roc_test_unseen.png").is_file()
+    for figure in ("roc", "auc_by_stratum", "score_histograms", "det"):
+        for test in ("test_seen", "test_unseen"):
+            assert (out / "figures" / f"{figure}_{test}.png").is_file(), (figure, test)
     assert (out / runner.NOTEBOOK.with_suffix(".html").name).is_file()
 
 

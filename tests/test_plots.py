@@ -49,7 +49,7 @@ def figures(models, test, results):
         "roc": lambda ax: plots.roc(curves, ax),
         "det": lambda ax: plots.det(curves, ax),
         "histograms": lambda ax: plots.score_histograms(
-            verification.histogram(results["test_seen"]["old"]["all"]), 0.3, ax
+            verification.histogram(results["test_seen"]["old"]["all"]), 0.3, "old", ax
         ),
         "strata": lambda ax: plots.auc_by_stratum(report, ax),
         "cmc": lambda ax: plots.cmc(protocols.cmc(found), ax),
@@ -91,6 +91,20 @@ def test_roc_shows_the_values_and_names_the_auc(results):
     np.testing.assert_allclose(drawn, curves[curves["model"] == "old"][["far", "tar"]])
     assert f"{curves['auc'][0]:.3f}" in legend(ax)[0]
     assert ax.get_xscale() == "log"
+
+
+def test_score_histograms_of_every_test_set_show_model_and_threshold(results, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda ax, file: drawn.append((ax, file)))
+    table = verification.histogram(results[2]["test_seen"]["old"]["all"], bins=20)
+    plots.each(plots.score_histograms, {"test_seen": table}, tmp_path, threshold=0.25, model="old")
+    ((ax, file),) = drawn
+    assert file == tmp_path / "score_histograms_test_seen.png"
+    assert ax.get_title(loc="left") == "test seen" and "old" in ax.get_xlabel()
+    steps = {line.get_label(): line for line in ax.get_lines()}
+    assert list(steps["threshold 0.250"].get_xdata()) == [0.25, 0.25]
+    for kind in ("genuine", "impostor"):
+        np.testing.assert_allclose(steps[f"{kind} pairs"].get_ydata(), table[kind])
 
 
 @pytest.mark.parametrize("people", [1, 8, 40, 1000])
