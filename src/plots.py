@@ -280,7 +280,7 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def score_histograms(
     histogram: pd.DataFrame, threshold: float | None = None, model: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Densities of genuine and impostor scores, as of `verification.histogram`, the threshold, whose they are."""
+    """Densities of a model's genuine and impostor scores, as of `verification.histogram`; its threshold."""
     ax = _axes(ax)
     for name, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         look: Look = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "hatch": hatch, "linewidth": 0}
