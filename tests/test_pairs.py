@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import pairs, verification
+from src import cleaning, dataset, demo, embedding, insightface_pack, pairs, verification
+from src.faces import extract
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -257,6 +258,27 @@ def test_test_sets_without_pairs_are_refused():
         pairs.trials(faces.assign(identity="a"), "test_seen")
     with pytest.raises(ValueError, match="nobody has two photos"):
         pairs.trials(faces.drop_duplicates("identity"), "test_seen")
+
+
+def test_photos_without_labels_are_read_by_measured_quality(tmp_path):
+    """From the folder to the strata: no folder says high or low, so size and sharpness do."""
+    labelled = demo.make(tmp_path / "labelled", people=2, high=3, low=3)
+    folder = tmp_path / "plain"
+    for file in sorted(labelled.glob("*/*_quality/*_0[0-9].*")):
+        person, _, name = file.relative_to(labelled).parts
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        (folder / person / name).write_bytes(file.read_bytes())
+    found = dataset.find(folder)
+    assert set(found["quality"]) == {"unknown"}
+    pack = insightface_pack.load(str(demo.PACK))
+    rows, crops = extract(cleaning.clean(found, folder), folder, pack)
+    test = pairs.trials(rows.assign(split="test_seen"), "test_seen")
+    bad = (rows[["width", "height"]].min(axis=1) < 112) | (rows["sharpness"] < 200)
+    assert 0 < bad.sum() < len(rows) == 12
+    assert [pairs.QUALITIES[code] for code in test.quality] == np.where(bad, "low", "high").tolist()
+    vectors = embedding.embed(crops, pack)
+    table = verification.report(verification.evaluate({"m": vectors}, {"test_seen": test}))
+    assert list(table["quality"]) == ["all", "high-high", "high-low", "low-low"]
 
 
 def test_hardest_pairs_are_the_worst():
