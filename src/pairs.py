@@ -70,7 +70,8 @@ Tables = dict[tuple[int, int], np.ndarray]  # by the two qualities: [2, ...], ge
 def trials(faces: pd.DataFrame, split: str) -> Trials:
     """The test set made of the rows of `faces` in `split`.
 
-    Raises ValueError where the split is empty, has one person only, or nobody with two photos.
+    Raises ValueError where the split is empty, has one person only, or nobody with two photos, or where a
+    photo's identity is missing.
     """
     rows = np.flatnonzero(faces["split"].to_numpy() == split)
     if not len(rows):
@@ -78,6 +79,9 @@ def trials(faces: pd.DataFrame, split: str) -> Trials:
         raise ValueError(f"no faces in the split {split!r}; the splits there are: {present}")
     chosen = faces.iloc[rows]
     identity, people = pd.factorize(chosen["identity"], sort=True)
+    if (identity < 0).any():
+        at, count_of = rows[identity < 0][0], (identity < 0).sum()
+        raise ValueError(f"row {at} of the split {split!r} has no identity ({count_of} in all)")
     quality = chosen["quality"].map({name: code for code, name in enumerate(QUALITIES)}).fillna(2)
     check_people(identity.astype(np.int64), f"the split {split!r}")
     return Trials(
@@ -118,8 +122,11 @@ def evaluate(
     threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
     device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
     sets where torch sees it, else numpy. Scores agree within rounding, a step or so of the 1e-6 grid.
-    Raises ValueError for embeddings of different lengths, or not finite, or not of unit length.
+    Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
+    there are no models or no test sets.
     """
+    if not embeddings or not tests:
+        raise ValueError(f"there are no {'test sets' if embeddings else 'models'} to evaluate")
     if failures not in ("non_match", "exclude"):
         raise ValueError(f'failures is {failures!r}; it can be "non_match" or "exclude"')
     if len({len(rows) for rows in embeddings.values()}) > 1:
@@ -176,6 +183,8 @@ def hardest(embeddings: np.ndarray, test: Trials, count: int = 8) -> pd.DataFram
 
 
 def check_people(identity: np.ndarray, what: str) -> None:
+    if not len(identity):
+        raise ValueError(f"{what} is empty")
     photos = np.bincount(identity)
     if len(photos) < 2:
         raise ValueError(f"{what} holds photos of one person only: there are no impostor pairs")
@@ -185,6 +194,7 @@ def check_people(identity: np.ndarray, what: str) -> None:
 
 def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
     """The rows of a model's embeddings, float32, exactly unit; all-NaN rows stay as they are."""
+    embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or not len(embeddings):
         raise ValueError(f"{name}: embeddings must be [N, D], not {list(embeddings.shape)}")
     if rows.max() >= len(embeddings):

@@ -60,10 +60,12 @@ SUPPORT = (
 
 def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
     """AUC over all pairs of unit rows [N, D], of which those with the same identity [N] are genuine."""
-    codes = np.unique(np.asarray(identity), return_inverse=True)[1].astype(np.int64)
-    if len(codes) != len(embeddings):
-        raise ValueError(f"{len(embeddings)} embeddings, but {len(codes)} identities")
-    check_people(codes, "the embeddings given")
+    if np.shape(identity) != (len(embeddings),):
+        raise ValueError(f"{len(embeddings)} embeddings, but identities {list(np.shape(identity))}")
+    codes = pd.factorize(np.asarray(identity))[0].astype(np.int64)
+    if (codes < 0).any():
+        raise ValueError(f"the identity of row {codes.argmin()} is missing ({(codes < 0).sum()} in all)")
+    check_people(codes, "the set of embeddings")
     n = len(codes)
     chosen = Trials("", np.arange(n), codes, (), np.full(n, 2, np.int8), np.full(n, -1))
     vectors = checked(embeddings, chosen.rows, "the model")
@@ -80,7 +82,10 @@ def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
     `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose FAR the pairs cannot
     support is NaN, and `unsupported` names it; so is an interval with fewer than three people.
     pauc is the mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol.
+    Raises ValueError where there are no results or the baseline is not among the models.
     """
+    if not results:
+        raise ValueError("there are no results to report")
     rows = []
     for test, models in results.items():
         reference = baseline or next(iter(models))
@@ -101,7 +106,8 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
     """The lowest threshold of each model whose FAR on these results, those of `val`, is at most `target_far`.
 
     One row per model, with the FAR and TAR there. Scores at or above the threshold are accepted; apply it to
-    the test sets with `at_thresholds`. `note` says where the impostor pairs are too few for such a FAR.
+    the test sets with `at_thresholds`. `note` says where the impostor pairs are too few for such a FAR, or
+    where there are no scores to choose on; then the threshold is NaN and accepts nothing.
     """
     if not 0 < target_far < 1:
         raise ValueError(f"target_far is {target_far}; it must lie between 0 and 1")
@@ -111,12 +117,15 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
         fars = _rates(counts.genuine, counts.impostor)[0][1:]
         allowed = int((fars <= target_far).sum())  # of the scores, from the highest
         scores = counts.score[np.isfinite(counts.score)]
-        edges = np.concatenate([scores[:1] - 1 / STEPS, scores, scores[-1:] + 1 / STEPS])
-        at = max(len(scores) - allowed, 0)
-        threshold = float((edges[at] + edges[at + 1]) / 2)  # half-way to the next, clear of rounding
+        threshold = np.nan
+        if len(scores):
+            edges = np.concatenate([scores[:1] - 1 / STEPS, scores, scores[-1:] + 1 / STEPS])
+            at = max(len(scores) - allowed, 0)
+            threshold = float((edges[at] + edges[at + 1]) / 2)  # half-way to the next, clear of rounding
         far, tar = (_accepted(counts, part, threshold)[0] for part in (counts.impostor, counts.genuine))
         pairs = int(counts.impostor.sum())
         note = "" if pairs * target_far >= SUPPORT else f"{pairs} impostor pairs are few for this FAR"
+        note = note if len(scores) else "no pair has a score"
         rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
     columns = ["model", "target_far", "threshold", "far", "tar", "genuine", "impostor", "note"]
     return pd.DataFrame(rows, columns=columns)

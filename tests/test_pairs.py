@@ -248,6 +248,12 @@ def test_models_of_different_lengths_are_refused():
         pairs.evaluate({"a": vectors[:5]}, test)
     with pytest.raises(ValueError, match="failures"):
         pairs.evaluate({"a": vectors}, test, failures="forget")
+    with pytest.raises(ValueError, match="no models"):
+        pairs.evaluate({}, test)
+    with pytest.raises(ValueError, match="no test sets"):
+        pairs.evaluate({"a": vectors}, {})
+    with pytest.raises(ValueError, match=r"a: embeddings must be \[N, D\], not \[3\]"):
+        pairs.evaluate({"a": np.ones(3)}, test)
 
 
 def test_test_sets_without_pairs_are_refused():
@@ -258,6 +264,9 @@ def test_test_sets_without_pairs_are_refused():
         pairs.trials(faces.assign(identity="a"), "test_seen")
     with pytest.raises(ValueError, match="nobody has two photos"):
         pairs.trials(faces.drop_duplicates("identity"), "test_seen")
+    faces.loc[[2, 5], "identity"] = None
+    with pytest.raises(ValueError, match=r"row 2 of the split 'test_seen' has no identity \(2 in all\)"):
+        pairs.trials(faces, "test_seen")
 
 
 def test_photos_without_labels_are_read_by_measured_quality(tmp_path):

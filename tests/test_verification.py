@@ -58,8 +58,25 @@ def test_auc_of_a_few_photos():
     scores, genuine, _ = materialised(vectors, faces)
     found = verification.auc(vectors, faces["identity"].to_numpy())
     assert found == pytest.approx(roc_auc_score(genuine, scores), abs=1e-6)
-    with pytest.raises(ValueError, match="identities"):
-        verification.auc(vectors, faces["identity"].to_numpy()[1:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v, who: (v, who[1:]), r"embeddings, but identities \["),
+        (lambda v, who: (v, who[:, None]), r"embeddings, but identities \["),
+        (lambda v, who: (v[:0], who[:0]), "is empty"),
+        (lambda v, who: (v, np.where(np.arange(len(who)) == 4, None, who)), "row 4 is missing"),
+        (lambda v, who: (v, np.zeros(len(who))), "one person only"),
+        (lambda v, who: (v, np.arange(len(who))), "nobody has two photos"),
+        (lambda v, who: (v * (np.arange(len(v)) != 3)[:, None], who), "row 3 .* is zero"),
+        (lambda v, who: (np.where(np.eye(*v.shape) > 0, np.nan, v), who), "row 0 .* NaN or infinity"),
+    ],
+)
+def test_auc_names_what_is_wrong(spoil, message):
+    vectors, faces = make()
+    with pytest.raises(ValueError, match=message):
+        verification.auc(*spoil(vectors, faces["identity"].to_numpy()))
 
 
 def test_ties_count_half():
@@ -154,6 +171,16 @@ def test_a_far_too_small_for_val_is_noted(example):
     assert not verification.thresholds(results["test_seen"], 1e-1)["note"][0]
     with pytest.raises(ValueError, match="between 0 and 1"):
         verification.thresholds(results["test_seen"], 0)
+
+
+def test_a_model_without_any_score_has_no_threshold_and_accepts_nothing():
+    vectors, faces = make()
+    results = evaluated(faces, m=np.full_like(vectors, np.nan))
+    chosen = verification.thresholds(results["test_seen"], 0.1)
+    assert np.isnan(chosen["threshold"][0]) and "no pair has a score" in chosen["note"][0]
+    assert (verification.at_thresholds(results, chosen)[["far", "tar"]] == 0).all(axis=None)
+    with pytest.raises(ValueError, match="no results"):
+        verification.report({})
 
 
 def test_roc_for_drawing_follows_the_measures(example):
