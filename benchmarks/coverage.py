@@ -6,6 +6,7 @@ same photos a little better. Truth is the mean over large samples of that world.
 report's intervals, and a bootstrap of pairs, either hold it or do not.
 
     python -m benchmarks.coverage --people 8 20 60 --repeats 400
+    python -m benchmarks.coverage --people 8 20 60 --repeats 400 --world varied
 """
 
 import argparse
@@ -18,23 +19,30 @@ from tqdm import tqdm
 from src import verification
 from src.pairs import Results
 
-DIMENSIONS = 64
+# dimensions; how far people who look like others stand out; how unlike people are in how hard they are; noise
+# of good photos and of bad ones; the second model's noise relative to the first's, the part it does not share
+WORLDS = {
+    "usual": (64, 3.0, 0.35, 1.1, 1.9, 0.85, 0.5),
+    "varied": (32, 1.5, 0.6, 1.0, 2.2, 0.8, 0.3),
+    "uniform": (128, 5.0, 0.2, 1.6, 2.6, 1.1, 0.7),
+}
 MEASURES = ("auc", "eer", "tar_far_1e-1", "tar_far_1e-2")
 STRATA = ("all", "high-low")
 
 
-def sample(people: int, rng: np.random.Generator) -> Results:
+def sample(people: int, rng: np.random.Generator, world: str) -> Results:
     """Results of two models on a test set of so many people."""
+    dimensions, standing_out, unlike, good, bad, relative, part_own = WORLDS[world]
     photos = rng.integers(4, 25, people)
     identity = np.repeat(np.arange(people), photos)
     n = len(identity)
-    centres = rng.normal(size=(people, DIMENSIONS))
-    centres[:, 0] += 3 * np.abs(rng.normal(size=people))
+    centres = rng.normal(size=(people, dimensions))
+    centres[:, 0] += standing_out * np.abs(rng.normal(size=people))
     low = rng.random(n) < 0.5
-    spread = np.exp(0.35 * rng.normal(size=people))[identity] * np.where(low, 1.9, 1.1)
-    shared, own = rng.normal(size=(2, n, DIMENSIONS))
+    spread = np.exp(unlike * rng.normal(size=people))[identity] * np.where(low, bad, good)
+    shared, own = rng.normal(size=(2, n, dimensions))
     embeddings = {}
-    for name, scale, part in (("first", 1.0, 0.0), ("second", 0.85, 0.5)):
+    for name, scale, part in (("first", 1.0, 0.0), ("second", relative, part_own)):
         noise = scale * spread[:, None] * (np.sqrt(1 - part) * shared + np.sqrt(part) * own)
         vectors = centres[identity] + noise
         embeddings[name] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -76,18 +84,19 @@ def main() -> None:
     parser.add_argument("--people", type=int, nargs="+", default=[8, 20, 60])
     parser.add_argument("--repeats", type=int, default=400)
     parser.add_argument("--truth", type=int, nargs=2, default=[4, 1500], help="samples, people in each")
+    parser.add_argument("--world", choices=WORLDS, default="usual")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="CSV file for the table")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
 
     samples, many = arguments.truth
-    large = [of_report(sample(many, rng)) for _ in tqdm(range(samples), "truth")]
+    large = [of_report(sample(many, rng, arguments.world)) for _ in tqdm(range(samples), "truth")]
     truth = {name: np.mean([one[name][0] for one in large]) for name in large[0]}
     rows = []
     for people in arguments.people:
         for _ in tqdm(range(arguments.repeats), f"{people} people"):
-            results = sample(people, rng)
+            results = sample(people, rng, arguments.world)
             pairs = bootstrap_of_pairs(results, rng)
             for name, (_, low, high) in of_report(results).items():
                 if np.isfinite(low):  # else the pairs cannot support the FAR

@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
 from src import verification
@@ -116,6 +119,35 @@ def test_differences_are_antisymmetric_and_intervals_hold_the_value(example):
         assert (table["auc_low"] < table["auc"]).all() and (table["auc"] < table["auc_high"]).all()
     with pytest.raises(ValueError, match="baseline 'x'"):
         verification.report(results, baseline="x")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 40))
+def test_interval_and_p_value_of_an_auc_difference_say_the_same(seed, people):
+    rng = np.random.default_rng(seed)
+    hard = rng.exponential(size=people) * rng.choice([0.01, 0.1, 0.5])
+    old, new = rng.normal(2, 1, 2)
+    a, b = (expit(level + hard * rng.normal() + 0.05 * rng.normal(size=people)) for level in (old, new))
+    old, new = float(expit(old)), float(expit(new))
+    weights = rng.integers(1, 100, people)
+    low, high, p = verification._auc_difference(old, new, a, b, weights)
+    assert low < new - old < high and 0 < p <= 1
+    assert (p < 0.05) == (low > 0 or high < 0)
+    back = verification._auc_difference(new, old, b, a, weights)
+    np.testing.assert_allclose((-back[1], -back[0], back[2]), (low, high, p))
+
+
+def test_a_difference_that_one_hard_person_makes_may_be_larger():
+    """Both AUCs suffer from one person, the better one less: of more such people, the difference grows."""
+    old, new, each = 0.92, 0.945, np.ones(10)
+    without_old, without_new = np.full(10, 0.92), np.full(10, 0.945)
+    without_old[0], without_new[0] = 0.96, 0.965
+    low, high, _ = verification._auc_difference(old, new, without_old, without_new, each)
+    student = verification._difference(new - old, without_new - without_old, each)
+    assert low == student[0] and high - (new - old) > 1.2 * (student[1] - (new - old))
+    without_old[0] = 1  # no errors are left without that person, and there are no log odds
+    ends = verification._auc_difference(old, new, without_old, without_new, each)
+    assert ends == verification._difference(new - old, without_new - without_old, each)
 
 
 def test_more_people_narrow_the_interval_and_more_photos_hardly(example):
