@@ -28,7 +28,7 @@ STEPS = 2**20 - 1024  # codes per unit of cosine
 _ZERO = 2**20  # the code of cosine 0
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _UNITS = 300  # people; where there are more, they are put into so many parts
-_MANY = 10_000  # photos from which a GPU is worth looking for, and torch worth importing
+_MANY = 20_000  # photos from which a GPU is worth looking for, and torch worth importing
 
 
 @dataclass(frozen=True)

@@ -290,15 +290,17 @@ def summary(
     """The report in words, as Markdown: which model is better, by how much, how sure, at which threshold.
 
     table: of `report`; rates: of `at_thresholds`; model: the one compared with the baseline (default:
-    the last that is not the control). Pairs of high with low quality are the headline where they exist.
+    the last that is not the control). Pairs of high with low quality are the headline where they are enough
+    for an interval, else all pairs.
     """
     names = [name for name in table["model"].unique() if name != control]
     model, baseline = model or names[-1], str(table["baseline"].iloc[0])
     parts = []
     for test in (name for name in table["test"].unique() if name != "val"):
         lines = table[(table["test"] == test) & table["auc"].notna()].set_index(["quality", "model"])
-        quality = next((q for q in ("high-low", "all") if (q, model) in lines.index), None)
-        if quality is None:
+        able = lines[np.isfinite(lines["auc_low"])].index
+        quality = "high-low" if ("high-low", model) in able else "all"
+        if (quality, model) not in lines.index:
             parts.append(f"- {_TESTS.get(test, test)}: there are no pairs to compare.")
             continue
         new, old = (dict(lines.loc[(quality, name)]) for name in (model, baseline))
@@ -513,8 +515,8 @@ def _difference(value: float, left_out: np.ndarray, weights: np.ndarray) -> tupl
     error, freedom = _error(left_out, weights)
     if not np.isfinite(value + error):
         return np.nan, np.nan, np.nan
-    if error == 0:
-        return value, value, 1.0 if value == 0 else 0.0
+    if error < 1e-12:  # that of rounding
+        return value, value, 1.0 if abs(value) < 1e-12 else 0.0
     half = stats.t.ppf(0.975, freedom) * error
     return value - half, value + half, 2 * float(stats.t.sf(abs(value) / error, freedom))
 

@@ -290,6 +290,14 @@ def test_the_summary_says_what_the_numbers_say(example):
     )
 
 
+def test_the_headline_is_all_pairs_where_high_low_pairs_are_few():
+    vectors, faces = make(people=12, photos=12)
+    faces["quality"] = np.where(np.arange(len(faces)) == 0, "low", "high")  # as where quality is measured
+    table = verification.report(evaluated(faces, m=vectors, n=vectors[:, ::-1].copy()))
+    assert line(table, "n", "high-low")["genuine"] > 0
+    assert "all pairs of 12 people" in verification.summary(table)
+
+
 def test_folders_with_a_background_of_their_own_are_named():
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (24, 112, 112, 3)).astype(np.uint8)
