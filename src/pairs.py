@@ -6,6 +6,7 @@ pairs there are, they are never held: blocks of the similarity matrix are counte
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ STEPS = 2**20 - 1024  # codes per unit of cosine
 _ZERO = 2**20  # the code of cosine 0
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _UNITS = 300  # people; where there are more, they are put into so many parts
-_MANY = 20_000  # photos from which a GPU is worth looking for, and torch worth importing
+_MANY = 20_000  # photos from which a GPU is worth starting
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def evaluate(
     embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. Their pairs match at no
     threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
     device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
-    sets where torch sees it, else numpy. Scores agree within rounding, a step or so of the 1e-6 grid.
+    sets if torch is imported and sees it, else numpy. Scores agree within rounding, a step of the 1e-6 grid.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
     there are no models or no test sets.
     """
@@ -317,11 +318,9 @@ def _on_cores(photos: _Photos) -> tuple[Tables, Tables]:
 
 
 def _sees_cuda() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
+    # not imported for this: where there is no GPU, that alone would take as much memory as all else
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available()
 
 
 def _on_device(photos: _Photos, device: str) -> tuple[Tables, Tables]:

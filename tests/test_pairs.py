@@ -167,10 +167,10 @@ def test_a_gpu_is_used_where_there_is_one_and_many_photos(monkeypatch):
     assert used == ["cuda"]
 
 
-def test_pairs_are_counted_without_torch():
+def test_pairs_are_counted_where_torch_is_missing():
     script = """
 import sys
-sys.modules["torch"] = None
+sys.modules["torch"] = None  # to import it fails
 import numpy as np
 from src import pairs
 pairs._MANY = 0
