@@ -61,6 +61,7 @@ class Counts:
     people: int
     photos: int
     failed: int  # photos without an embedding, also where they are excluded
+    excluded: int  # of the photos, those dropped because a model has no embedding of them
     left_out: int  # pairs inside near-duplicate groups
 
 
@@ -273,6 +274,7 @@ def count(
                 people=len(np.unique(test.identity[those & keep])),
                 photos=int(those.sum()),
                 failed=int((those & missing).sum()),
+                excluded=int((those & ~keep).sum()),
                 pairs=sum(_pairs(quality, *key) for key in of),
             )
     return result
@@ -420,7 +422,13 @@ def _within(
 
 
 def _compressed(
-    fine: list[np.ndarray], coarse: np.ndarray, people: int, photos: int, failed: int, pairs: int
+    fine: list[np.ndarray],
+    coarse: np.ndarray,
+    people: int,
+    photos: int,
+    failed: int,
+    excluded: int,
+    pairs: int,
 ) -> Counts:
     used = np.flatnonzero(np.any([part[1] for part in fine], 0))
     used = used[used != _LEFT_OUT]
@@ -439,5 +447,6 @@ def _compressed(
         people=people,
         photos=photos,
         failed=failed,
+        excluded=excluded,
         left_out=pairs - int(both.sum()),
     )

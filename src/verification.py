@@ -81,7 +81,8 @@ def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
     bound the measure, `<measure>_difference` is the model's less the baseline's on the same pairs, with
     `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose FAR the pairs cannot
     support is NaN, and `unsupported` names it; so is an interval with fewer than three people.
-    pauc is the mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol.
+    pauc is the mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol, fte the
+    model's own failures per photo, excluded the photos dropped for all models because one of them fails.
     Raises ValueError where there are no results or the baseline is not among the models.
     """
     if not results:
@@ -349,6 +350,7 @@ def _measure(counts: Counts) -> Measured:
     row: dict[str, Any] = {
         "people": counts.people,
         "photos": counts.photos,
+        "excluded": counts.excluded,
         "genuine": genuine,
         "impostor": impostor,
         "left_out": counts.left_out,

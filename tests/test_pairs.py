@@ -212,7 +212,8 @@ def test_failures_match_nothing_or_are_dropped_for_all_models():
     expected = counted(np.delete(vectors, np.s_[::5], 0), faces.drop(index=faces.index[::5]))["all"]
     for name in both:
         assert (without[name]["all"].genuine == expected.genuine).all()
-    assert without["broken"]["all"].failed == kept.failed
+        assert without[name]["all"].excluded == kept.failed
+    assert without["broken"]["all"].failed == kept.failed and kept.excluded == 0
     table = verification.report({"t": {"broken": {"all": kept}}})
     assert table["fte"][0] == pytest.approx(kept.failed / len(faces))
 
