@@ -125,7 +125,7 @@ def evaluate(
     device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
     sets if torch is imported and sees it, else numpy. Scores agree within rounding, a step of the 1e-6 grid.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
-    there are no models or no test sets.
+    there are no models, no test sets, or no photos left.
     """
     if not embeddings or not tests:
         raise ValueError(f"there are no {'test sets' if embeddings else 'models'} to evaluate")
@@ -141,6 +141,8 @@ def evaluate(
         keep = np.ones(len(chosen.rows), bool)
         if failures == "exclude":
             keep = ~np.any(list(failed.values()), axis=0)
+            if not keep.any():
+                raise ValueError(f"{test}: no photo is left where failures to enrol are excluded")
         results[test] = {name: count(rows[name], chosen, keep, failed[name], device) for name in rows}
     return results
 

@@ -220,6 +220,8 @@ def test_failures_match_nothing_or_are_dropped_for_all_models():
 
 def test_a_model_that_fails_on_everything_is_no_better_than_chance():
     vectors, faces = make()
+    with pytest.raises(ValueError, match="t: no photo is left"):
+        counted(np.full_like(vectors, np.nan), faces, failures="exclude")
     table = verification.report({"t": {"m": counted(np.full_like(vectors, np.nan), faces)}})
     assert (table["auc"] == 0.5).all() and (table["fte"] == 1).all() and table["d_prime"].isna().all()
 
