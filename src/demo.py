@@ -26,10 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from src import faces
+
 Array = NDArray[Any]
 
 PACK = Path(__file__).parent / "demo_pack"
 """The committed detector and recogniser in InsightFace's format; made by benchmarks/train_demo_pack.py."""
+
+EPOCHS = (24, 6)  # of the ResNet-50 and of the pack's recogniser, at most: a demo takes minutes
 
 DETAIL = 112  # texture pixels per face unit
 ORIGIN = np.array(
@@ -1002,20 +1006,35 @@ def _plant_unreadable(images: Path) -> None:
     (first / "high_quality" / "frame_0_copy.jpg").write_bytes(whole)
 
 
+def strangers(count: int = 1024, seed: int = 77) -> Array:
+    """Aligned crops uint8 [count, 112, 112, 3] RGB of generated heads, each of another person.
+
+    For `finetuning.train`: faces that are nobody's, on which a network is held to what it knew.
+    """
+
+    def one(number: int) -> Array:
+        rng = np.random.default_rng([seed, number])
+        return faces.align(*draw(person(100_000 + number), view(rng), 200))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(tqdm(pool.map(one, range(count)), "generated faces", count, unit="face")))
+
+
 def unless_photos(
-    dataset: str, pack: str, weights: str, processed: Path, people: int = 48
-) -> tuple[Path, str, str, str]:
-    """What the notebook runs on: folder, pack, weights as given, and "" in front of the models' names.
+    dataset: str, pack: str, weights: str, epochs: int, adapted_epochs: int, processed: Path, people: int = 48
+) -> tuple[Path, str, str, int, int, str]:
+    """What the notebook runs on: folder, pack, weights and epochs as given, and "" before the models' names.
 
     Only where `dataset` is the project's own dataset/images and holds no photos, generated faces of `people`
-    people, made below `processed`, the demo pack, random weights and the label "demo · " instead; a banner
-    says so. A dataset folder of the user's own is never replaced.
+    people, made below `processed`, the demo pack, random weights, at most `EPOCHS` and the label "demo · "
+    instead; a banner says so. A dataset folder of the user's own is never replaced.
     """
     folder, own = Path(dataset), Path(__file__).parents[1] / "dataset" / "images"
     if folder.resolve() != own.resolve() or (own.is_dir() and any(own.iterdir())):
-        return folder, pack, weights, ""
+        return folder, pack, weights, epochs, adapted_epochs, ""
+    epochs, adapted_epochs = min(epochs, EPOCHS[0]), min(adapted_epochs, EPOCHS[1])
     print(f"DEMO: {dataset} holds no photos, so this run shows {people} generated people, with a small pack")
-    print(
-        "trained on such faces and a ResNet-50 from random weights. Put your photos there, or set `dataset`."
-    )
-    return make(Path(processed) / "demo", people), str(PACK), "none", "demo · "
+    print(f"trained on such faces and a ResNet-50 from random weights, tuned for {epochs} epochs. Put your")
+    print("photos there, or set `dataset`.")
+    photos = make(Path(processed) / "demo", people)
+    return photos, str(PACK), "none", epochs, adapted_epochs, "demo · "

@@ -17,17 +17,13 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import CosFaceLoss
 from safetensors import safe_open
-from scipy.special import softmax
-from scipy.stats import multivariate_normal
-from sklearn.covariance import ledoit_wolf
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
 from src import degradation, embedding, model, verification
 
 PAUSE = 20.0  # seconds between states kept for resuming: they are 0.4 GB each, and epochs may be short
-CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
+EVERY = 4  # steps between which the weights are averaged
 
 
 @dataclass(frozen=True)
@@ -35,10 +31,11 @@ class Settings:
     """How a network is fine-tuned; shares of the steps run from 0 at the first to 1 at the last."""
 
     # schedule
-    epochs: int = 40  # passes over the training photos
+    epochs: int = 80  # passes over the training photos
+    most_photos: int = 150  # of one person in a pass; of a person with more, each pass shows others
     batch_size: int = 32  # photos per step
     per_identity: int = 4  # photos of one person in a batch
-    patience: int = 20  # epochs without a better validation AUC after which training stops
+    patience: int = 30  # epochs without a better validation AUC after which training stops
     seed: int = 0  # of everything that is drawn
     # optimiser: AdamW; the learning rate rises linearly, then falls along a cosine
     learning_rate: float = 1e-3  # at its peak
@@ -46,7 +43,7 @@ class Settings:
     weight_decay: float = 0.05  # of matrices and kernels, not of norms
     warmup: float = 0.1  # share of the steps in which the learning rate rises
     clip: float = 5.0  # largest norm of the gradient
-    averaging: float = 0.99  # decay of the running average of the weights; the average is what is kept
+    averaging: float = 0.99  # decay, per step, of the running average of the weights; the average is kept
     # loss: margin softmax (CosFace, Wang et al. 2018)
     scale: float = 16.0  # of the cosines; low, as there are few people
     margin: float = 0.3  # taken off the cosine with the right identity, once fully there
@@ -54,6 +51,8 @@ class Settings:
         0.3  # share of the steps before the margin begins to grow: a random network can't bear it
     )
     margin_until: float = 0.6  # share of the steps after which it is fully there
+    anchoring: float = 10.0  # weight of 1 - cosine with the embedding before, on anchors, where there are any
+    frozen: float = 0.0  # share of the backbone's weights, counted from the input, that stay as they are
     distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
     # what the training photos go through
     clean: float = 0.6  # share of the photos that is not degraded
@@ -63,8 +62,8 @@ class Settings:
     bfloat16: bool = True  # mixed precision on machines that are faster with it
 
 
-# For a pack's own recogniser: it knows faces already, so it learns slowly, with the margin from early on, and
-# is held to what it said before by being its own teacher.
+# For a pack's own recogniser: it knows faces already, so it learns slowly, keeps its first layers and, on
+# faces of nobody in particular, must go on saying what it said before.
 ADAPTED = Settings(
     epochs=18,
     learning_rate=5e-4,
@@ -73,7 +72,8 @@ ADAPTED = Settings(
     scale=32.0,
     margin_from=0.0,
     margin_until=0.3,
-    distillation=2.0,
+    frozen=0.4,
+    distillation=0.0,
     clean=0.4,
 )
 
@@ -85,21 +85,26 @@ def train(
     settings: Settings,
     teacher: np.ndarray | None = None,
     workspace: Path | None = None,
+    anchors: np.ndarray | None = None,
 ) -> Path:
     """Fine-tunes a copy of `network` on the rows of `faces` in "train"; returns the checkpoint's folder.
 
     crops: uint8 [N, H, W, 3] RGB, row i of `faces`. teacher: embeddings [N, T] of the crops as they are, by a
-    model that knows more; the student learns to give them, through a linear map, for degraded crops.
+    model that knows more; the student learns to give them, through a linear map, for degraded crops. anchors:
+    crops [M, H, W, 3] of faces that are nobody's in training, whose embeddings are to stay as they were,
+    degraded or not, so that the network does not forget faces in general.
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
     best epoch (the last, without such rows): model.safetensors, and model.json with settings, training data
     and history. With a workspace, interrupted training goes on after its last whole epoch, to the same
-    result. Raises ValueError where rows don't match or there is too little to train on, FloatingPointError
-    where the loss is no longer finite.
+    result. Raises ValueError where rows don't match, or there are no epochs or too few people to train on,
+    FloatingPointError where the loss is no longer finite.
     """
     workspace = workspace or Path(tempfile.mkdtemp(prefix="finetuning-"))
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     rows, val_rows = (np.flatnonzero(faces["split"] == split) for split in ("train", "val"))
     people, labels = np.unique(faces["identity"].to_numpy()[rows], return_inverse=True)
+    if settings.epochs < 1:
+        raise ValueError(f"epochs is {settings.epochs}: training takes at least one pass over the photos")
     if len(people) < 2:
         raise ValueError(
             f'fine-tuning needs photos of at least 2 people in "train", and there are {len(people)}'
@@ -116,7 +121,9 @@ def train(
         )
 
     where = model.device()
-    autocast = torch.autocast(where.type, torch.bfloat16, enabled=settings.bfloat16 and _fast_bfloat16(where))
+    autocast = torch.autocast(
+        where.type, torch.bfloat16, enabled=settings.bfloat16 and _fast_bfloat16(where, network)
+    )
     torch.manual_seed(settings.seed)
     network = copy.deepcopy(network).to(where).to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network)
@@ -127,11 +134,17 @@ def train(
     )
     to_teacher = nn.Linear(size, targets.shape[1], bias=False).to(where)
     nn.init.eye_(to_teacher.weight)
+    if anchors is not None:
+        before = torch.from_numpy(embedding.embed(anchors, network)).to(where)
+    held = list(network.backbone.parameters())
+    for parameter in held[: int(settings.frozen * len(held))]:
+        parameter.requires_grad_(False)
     learner = nn.ModuleDict({"network": network, "margin_softmax": margin_softmax, "to_teacher": to_teacher})
     optimizer = _optimizer(learner, settings)
 
     history = _restore(state, learner, averaged, optimizer) if state.is_file() else []
-    steps = math.ceil(len(rows) / settings.batch_size)  # in an epoch
+    in_a_pass = np.minimum(np.bincount(labels), settings.most_photos).sum()
+    steps = math.ceil(in_a_pass / settings.batch_size)
     total = steps * settings.epochs
     kept = time.perf_counter()
     bar = tqdm(total=total, initial=steps * len(history), desc="fine-tuning", unit="step")
@@ -152,14 +165,22 @@ def train(
                 group["lr"] = group["peak"] * rate(step / total, settings)
             margin_softmax.margin = margin(step / total, settings)
             batch = next(batches)
-            images = augment(torch.from_numpy(crops[rows[batch]]).to(where), settings, generator)
+            shown = crops[rows[batch]]
+            if anchors is not None:
+                drawn = torch.randint(len(anchors), (len(batch) // 2,))
+                shown = np.concatenate([shown, anchors[drawn.numpy()]])
+            images = augment(torch.from_numpy(shown).to(where), settings, generator)
             with autocast:
                 embeddings = network(images)
-            embeddings, label = embeddings.float(), torch.from_numpy(labels[batch]).to(where)
+            embeddings, of_anchors = embeddings.float().split([len(batch), len(shown) - len(batch)])
+            label = torch.from_numpy(labels[batch]).to(where)
             loss = margin_softmax(embeddings, label)
             if teacher is not None:
                 agreement = F.cosine_similarity(to_teacher(embeddings), targets[rows[batch]].to(where))
                 loss = loss + settings.distillation * (1 - agreement).mean()
+            if anchors is not None:
+                kept_up = F.cosine_similarity(of_anchors, before[drawn.to(where)])
+                loss = loss + settings.anchoring * (1 - kept_up).mean()
             if not torch.isfinite(loss):
                 bar.close()
                 rescue = (
@@ -173,7 +194,9 @@ def train(
             loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), settings.clip)
             optimizer.step()
-            _average(averaged, network, min(settings.averaging, (1 + step) / (10 + step)))
+            # averaging every time would cost as much as the optimiser
+            if (step + 1) % EVERY == 0 or step + 1 == (epoch + 1) * steps:
+                _average(averaged, network, min(settings.averaging**EVERY, (1 + step) / (10 + step)))
             losses.append(loss.item())
             hits.append(
                 (margin_softmax.get_logits(embeddings.detach()).argmax(1) == label).float().mean().item()
@@ -196,7 +219,12 @@ def train(
         record = {
             "epoch": _best(history),
             "settings": asdict(settings),
-            "trained_on": {"photos": len(rows), "people": people.tolist(), "teacher": teacher is not None},
+            "trained_on": {
+                "photos": len(rows),
+                "people": people.tolist(),
+                "teacher": teacher is not None,
+                "anchors": 0 if anchors is None else len(anchors),
+            },
             "history": history,
         }
         model.save_record(network, folder, record)
@@ -263,7 +291,7 @@ def _optimizer(learner: nn.ModuleDict, settings: Settings) -> torch.optim.Optimi
     backbone = {id(parameter) for parameter in network.backbone.parameters()}
     slow = settings.backbone_rate if model.pretrained(network) else 1.0
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in learner.parameters():
+    for parameter in (p for p in learner.parameters() if p.requires_grad):
         peak = settings.learning_rate * (slow if id(parameter) in backbone else 1.0)
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((peak, decay), []).append(parameter)
@@ -287,13 +315,7 @@ def _val_auc(network: nn.Module, crops: np.ndarray, identity: np.ndarray) -> flo
 
 def _auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
     """AUC over all pairs; NaN where there are no genuine pairs, or no impostor pairs."""
-    return verification.auc(embeddings, identity) if _paired(identity) else math.nan
-
-
-def _paired(identity: np.ndarray | pd.Series) -> bool:
-    """Whether there are pairs of both kinds: two people, and two photos of one."""
-    counts = np.unique(np.asarray(identity), return_counts=True)[1]
-    return len(counts) > 1 and counts.max() > 1
+    return verification.auc(embeddings, identity) if verification.has_pairs(identity) else math.nan
 
 
 def _best(history: list[dict[str, Any]]) -> int:
@@ -341,10 +363,14 @@ def _restore(
         return json.loads(header.metadata()["note"])
 
 
-def _fast_bfloat16(where: torch.device) -> bool:
-    """Whether mixed precision pays: 1.5 times as fast on CPUs with AVX512-BF16, slower on those without."""
+def _fast_bfloat16(where: torch.device, network: nn.Module) -> bool:
+    """Whether mixed precision pays.
+
+    1.5 times as fast on CPUs with AVX512-BF16, slower on those without, and for depthwise convolutions.
+    """
     if where.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported()
+        depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
+        return torch.cpu._is_avx512_bf16_supported() and not depthwise
     return where.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
@@ -366,10 +392,10 @@ def interpolate(
     """
     val = faces["split"] == "val"
     clean = val & (faces["quality"] == "high")
-    if not _paired(faces["identity"][clean]):
+    if not verification.has_pairs(faces["identity"][clean]):
         clean = val
     tuned, record = model.load(folder), model.read_record(folder)
-    if not _paired(faces["identity"][val]):
+    if not verification.has_pairs(faces["identity"][val]):
         raise ValueError(
             'interpolation is chosen on "val", and there are no two people with two photos of one in it'
         )
@@ -400,96 +426,8 @@ def interpolate(
     return target
 
 
-def linear_map(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = None) -> np.ndarray:
-    """Embeddings [N, D] through a linear map fitted on the rows in "train", float32 [N, D'], unit rows.
-
-    kind: "wccn" divides by the spread within people (within-class covariance normalisation, Hatch et al.
-    2006), "lda" keeps only what tells the people in training apart (linear discriminant analysis); both with
-    Ledoit-Wolf shrinkage. None takes the one with the higher AUC on "val".
-    Raises ValueError where there are fewer than 2 people, or no person with 2 photos, in training.
-    """
-    if kind is None:
-        val = (faces["split"] == "val").to_numpy()
-        identity = faces["identity"].to_numpy()[val]
-        maps = [linear_map(embeddings, faces, kind) for kind in ("wccn", "lda")]
-        return max(maps, key=lambda mapped: np.nan_to_num(_auc(mapped[val], identity)))
-    _, labels, known = _known(embeddings, faces)
-    if kind == "lda":
-        lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
-        return _unit(lda.transform(embeddings))
-    if kind != "wccn":
-        raise ValueError(f'kind is "wccn" or "lda", not {kind!r}')
-    _, within = _people(known, labels)
-    return _unit((embeddings - known.mean(0)) @ np.linalg.cholesky(np.linalg.inv(within)))
-
-
-def known_people(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = 0.03) -> np.ndarray:
-    """Embeddings that say which person in "train" a photo shows, and how it looks if it shows none of them.
-
-    A photo of a person follows a Gaussian around the person's mean, with one covariance for all; people's
-    means follow a wider one (the two-covariance model of PLDA, Ioffe 2006). With p_k the probability that the
-    photo shows person k, and p_0 that it shows somebody unknown, the embedding is (sqrt(p_1), ..., sqrt(p_K),
-    sqrt(p_0) w), w being the WCCN embedding: two photos are alike if both show the same known person, or both
-    an unknown one and look alike. unknown: the share of photos expected to show people who are not in
-    "train"; 0 is a closed list of people. Returns float32 [N, K + D], unit rows. Raises ValueError as
-    `linear_map` does.
-    """
-    people, labels, known = _known(embeddings, faces)
-    means, within = _people(known, labels)
-    between = ledoit_wolf(means - means.mean(0), assume_centered=True)[0] * len(means) / (len(means) - 1)
-    densities = [
-        multivariate_normal(mean, within * (1 + 1 / count)).logpdf(embeddings)
-        for mean, count in zip(means, np.bincount(labels), strict=True)
-    ]
-    densities.append(multivariate_normal(means.mean(0), within + between).logpdf(embeddings))
-    prior = np.append(np.full(len(people), (1 - unknown) / len(people)), unknown)
-    with np.errstate(divide="ignore"):
-        shares = softmax(np.stack(densities, 1) / CAUTION + np.log(prior), axis=1)
-    looks = linear_map(embeddings, faces, "wccn")
-    return _unit(np.hstack([np.sqrt(shares[:, :-1]), np.sqrt(shares[:, -1:]) * looks]))
-
-
-def beside(first: np.ndarray, second: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, float]:
-    """Two models' unit embeddings [N, D1] and [N, D2] as one [N, D1 + D2]; and the first one's weight.
-
-    The cosine of the result is the weighted mean of theirs, at the weight with the best AUC on "val".
-    """
-    val = (faces["split"] == "val").to_numpy()
-    identity = faces["identity"].to_numpy()[val]
-
-    def joined(weight: float) -> np.ndarray:
-        return np.hstack([np.sqrt(weight) * first, np.sqrt(1 - weight) * second]).astype(np.float32)
-
-    weights = np.linspace(0, 1, 21).round(2).tolist()
-    best = max(weights, key=lambda weight: np.nan_to_num(_auc(joined(weight)[val], identity)))
-    return joined(best), best
-
-
 def _between(old: dict[str, Tensor], new: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     return {
         name: torch.lerp(old[name], new[name], share) if old[name].is_floating_point() else old[name]
         for name in old
     }
-
-
-def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """People in training, their photos' labels 0, 1, ... and embeddings, in double precision."""
-    rows = (faces["split"] == "train").to_numpy()
-    people, labels = np.unique(faces["identity"].to_numpy()[rows], return_inverse=True)
-    if len(people) < 2 or len(labels) == len(people):
-        raise ValueError(
-            'a map needs 2 people, and 2 photos of one of them, in "train", and there are '
-            f"{len(people)} people with {len(labels)} photos"
-        )
-    return people, labels, embeddings[rows].astype(np.float64)
-
-
-def _people(known: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the people [K, D], and the covariance of photos around them [D, D]."""
-    means = np.array([known[labels == label].mean(0) for label in range(labels.max() + 1)])
-    return means, ledoit_wolf(known - means[labels], assume_centered=True)[0]
-
-
-def _unit(embeddings: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return (embeddings / np.maximum(norms, 1e-12)).astype(np.float32)

@@ -89,6 +89,11 @@ class Pack:
     resizable: SCRFD | None = field(repr=False)
     batched: ArcFaceONNX | None = field(repr=False)
 
+    @property
+    def recogniser_file(self) -> Path:
+        """The recogniser's ONNX file, for `model.from_pack`."""
+        return Path(self.recogniser.model_file)
+
     def recognise(self, crops: np.ndarray) -> np.ndarray:
         """Embeddings float32 `[n, D]`, not normalised, of aligned crops uint8 `[n, 112, 112, 3]` RGB."""
         if self.batched is None:

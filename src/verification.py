@@ -37,6 +37,7 @@ __all__ = [
     "evaluate",
     "given_away",
     "hardest",
+    "has_pairs",
     "histogram",
     "interval",
     "no_face",
@@ -72,6 +73,12 @@ def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
     everything = np.ones(n, bool)
     counts = count(vectors, chosen, everything, np.isnan(vectors[:, 0]))["all"]
     return float(_area(*_rates(counts.genuine, counts.impostor)))
+
+
+def has_pairs(identity: np.ndarray | pd.Series) -> bool:
+    """Whether photos of these people [N] make pairs of both kinds: two people, and two photos of one."""
+    counts = np.unique(np.asarray(identity), return_counts=True)[1]
+    return len(counts) > 1 and counts.max() > 1
 
 
 def report(results: Results, baseline: str | None = None) -> pd.DataFrame:

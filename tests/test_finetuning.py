@@ -112,10 +112,49 @@ def test_training_stops_when_validation_no_longer_improves(photos, monkeypatch):
     assert len(record["history"]) == 3
 
 
-def test_a_single_person_is_refused(photos):
+def test_a_single_person_and_no_epochs_are_refused(photos):
     crops, faces = photos
     with pytest.raises(ValueError, match="at least 2 people"):
         finetuning.train(small(), crops, faces.assign(identity="ann"), QUICK)
+    with pytest.raises(ValueError, match="epochs is 0"):
+        finetuning.train(small(), crops, faces, dataclasses.replace(QUICK, epochs=0))
+
+
+def test_a_person_with_many_photos_does_not_make_a_pass_long(photos, monkeypatch):
+    crops, faces = photos
+    augment, batches = finetuning.augment, []
+    monkeypatch.setattr(finetuning, "augment", lambda *args: batches.append(len(args[0])) or augment(*args))
+    settings = dataclasses.replace(QUICK, epochs=1, batch_size=4, most_photos=2)
+    finetuning.train(small(), crops, faces, settings)
+    assert batches == [4, 4]  # 4 people, 2 of their 6 photos each
+
+
+def test_anchors_hold_a_network_to_what_it_knew(photos):
+    """What is kept on faces of nobody in training is kept better with them than without."""
+    crops, faces = photos
+    others = crops[::-1].transpose(0, 2, 1, 3).copy()
+    settings = dataclasses.replace(QUICK, epochs=12, learning_rate=3e-3, jitter=0.0, clean=1.0, averaging=0.5)
+    network = small()
+    network.origin["weights"] = "learnt"
+    before = embedding.embed(others, network)
+    kept = []
+    for anchors in (None, others):
+        tuned = finetuning.train(network, crops, faces, settings, anchors=anchors)
+        assert model.read_record(tuned)["trained_on"]["anchors"] == (0 if anchors is None else len(others))
+        after = small()
+        after.load_state_dict(model._read(tuned / "model.safetensors"))
+        kept.append((embedding.embed(others, after) * before).sum(1).mean())
+    assert kept[1] > kept[0] + 0.02
+
+
+def test_frozen_layers_stay_as_they_are(photos):
+    network = small()
+    settings = dataclasses.replace(QUICK, frozen=0.5)  # of convolution and batch norm, weights and biases
+    tuned = model._read(finetuning.train(network, photos[0], photos[1], settings) / "model.safetensors")
+    start = network.state_dict()
+    assert torch.equal(tuned["backbone.0.weight"], start["backbone.0.weight"])
+    assert torch.equal(tuned["backbone.0.bias"], start["backbone.0.bias"])
+    assert not torch.equal(tuned["backbone.1.weight"], start["backbone.1.weight"])
 
 
 def test_rows_that_do_not_match_and_a_teacher_with_gaps_are_refused(photos):
@@ -199,81 +238,3 @@ def test_interpolation_needs_people_to_choose_on(photos, tmp_path):
     folder = finetuning.train(before, crops, faces, dataclasses.replace(QUICK, epochs=1), workspace=tmp_path)
     with pytest.raises(ValueError, match='chosen on "val"'):
         finetuning.interpolate(before, folder, crops, faces)
-
-
-# ---------------------------------------------------------------- maps of frozen embeddings
-
-
-@pytest.fixture
-def frozen():
-    """Embeddings of 5 people in training and 3 unknown ones; most of the spread says nothing of identity."""
-    rng = np.random.default_rng(0)
-    means = rng.normal(0, 1, (8, 12))
-    means[:, 6:] = 0
-    spread = np.r_[np.full(6, 0.4), np.full(6, 3.0)]
-    identity = np.repeat([f"person {i}" for i in range(8)], 60)
-    embeddings = means.repeat(60, 0) + rng.normal(0, 1, (480, 12)) * spread
-    split = np.where(
-        identity < "person 5", np.tile(["train"] * 40 + ["val"] * 8 + ["test_seen"] * 12, 8), "test_unseen"
-    )
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings.astype(np.float32), pd.DataFrame({"identity": identity, "split": split})
-
-
-def auc(embeddings, faces, split):
-    rows = (faces["split"] == split).to_numpy()
-    return finetuning.verification.auc(embeddings[rows], faces["identity"].to_numpy()[rows])
-
-
-@pytest.mark.parametrize("kind", ["wccn", "lda", None])
-def test_linear_maps_take_out_what_varies_within_people(frozen, kind):
-    embeddings, faces = frozen
-    mapped = finetuning.linear_map(embeddings, faces, kind)
-    np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-5)
-    for split in ("test_seen", "test_unseen") if kind == "wccn" else ("test_seen",):
-        assert auc(mapped, faces, split) > auc(embeddings, faces, split) + 0.1
-
-
-@pytest.mark.parametrize("fit", [finetuning.linear_map, finetuning.known_people])
-def test_maps_see_nothing_but_training(frozen, fit):
-    embeddings, faces = frozen
-    other = faces.assign(identity=np.where(faces["split"].str.startswith("test"), "x", faces["identity"]))
-    assert np.array_equal(fit(embeddings, faces), fit(embeddings, other))
-    changed = np.where((faces["split"] == "test_seen").to_numpy()[:, None], embeddings[::-1], embeddings)
-    train = (faces["split"] == "train").to_numpy()
-    np.testing.assert_allclose(fit(changed, faces)[train], fit(embeddings, faces)[train], atol=1e-6)
-
-
-def test_known_people_are_told_apart_and_unknown_ones_still_compared(frozen):
-    embeddings, faces = frozen
-    listed = finetuning.known_people(embeddings, faces, unknown=0.0)
-    open_ended = finetuning.known_people(embeddings, faces, unknown=0.2)
-    np.testing.assert_allclose(np.linalg.norm(open_ended, axis=1), 1, rtol=1e-5)
-    assert auc(listed, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
-    assert auc(open_ended, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
-    assert auc(open_ended, faces, "test_unseen") > auc(listed, faces, "test_unseen")
-    nobody = 1 - (open_ended[:, :5] ** 2).sum(1)
-    assert nobody[faces["split"] == "test_unseen"].mean() > 1.5 * nobody[faces["split"] == "test_seen"].mean()
-
-
-def test_maps_need_people_with_photos(frozen):
-    embeddings, faces = frozen
-    with pytest.raises(ValueError, match="needs 2 people"):
-        finetuning.linear_map(embeddings, faces.assign(identity="one"), "lda")
-    with pytest.raises(ValueError, match="needs 2 people"):
-        finetuning.known_people(embeddings, faces.assign(identity=np.arange(480).astype(str)))
-    with pytest.raises(ValueError, match='"wccn" or "lda"'):
-        finetuning.linear_map(embeddings, faces, "pca")
-
-
-def test_two_models_side_by_side_are_no_worse_than_either_on_validation(frozen):
-    embeddings, faces = frozen
-    noise = np.random.default_rng(1).normal(size=(480, 4)).astype(np.float32)
-    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    mapped = finetuning.linear_map(embeddings, faces, "lda")
-    together, weight = finetuning.beside(noise, mapped, faces)
-    assert weight < 0.3
-    np.testing.assert_allclose(
-        together @ together.T, weight * noise @ noise.T + (1 - weight) * mapped @ mapped.T, atol=1e-5
-    )
-    assert auc(together, faces, "val") >= max(auc(noise, faces, "val"), auc(mapped, faces, "val"))

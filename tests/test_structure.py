@@ -24,6 +24,7 @@ ORDER = [
     "degradation",
     "embedding",
     "finetuning",
+    "mapping",
     "export",
     "plots",
     "demo",
