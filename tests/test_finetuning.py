@@ -122,8 +122,14 @@ def test_a_single_person_and_no_epochs_are_refused(photos):
 
 def test_a_person_with_many_photos_does_not_make_a_pass_long(photos, monkeypatch):
     crops, faces = photos
-    augment, batches = finetuning.augment, []
-    monkeypatch.setattr(finetuning, "augment", lambda *args: batches.append(len(args[0])) or augment(*args))
+    augment = finetuning.augment
+    batches: list[int] = []
+
+    def counted(*args):
+        batches.append(len(args[0]))
+        return augment(*args)
+
+    monkeypatch.setattr(finetuning, "augment", counted)
     settings = dataclasses.replace(QUICK, epochs=1, batch_size=4, most_photos=2)
     finetuning.train(small(), crops, faces, settings)
     assert batches == [4, 4]  # 4 people, 2 of their 6 photos each
