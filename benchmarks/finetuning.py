@@ -15,11 +15,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from src import (
     cleaning,
@@ -65,16 +70,17 @@ class Bench:
         self.base = cached(out / name / "base.npy", embedding.embed, self.crops, self.pack)
         self.generic, self.generic_crops = prepared(data, out, "lfw3d", self.pack)
 
-    def tuned(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> model.FaceNetwork:
+    def trained(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> Path:
         folder = self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
         settings = replace(settings, seed=self.seed)
         teacher = self.base if settings.distillation else None
         anchors = cached(self.out / "anchors.npy", demo.strangers) if network.graph is not None else None
-        return model.load(
-            cached(
-                folder, finetuning.train, network, self.crops, self.faces, settings, teacher, anchors=anchors
-            )
+        return cached(
+            folder, finetuning.train, network, self.crops, self.faces, settings, teacher, anchors=anchors
         )
+
+    def tuned(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> model.FaceNetwork:
+        return model.load(self.trained(arm, network, settings))
 
 
 def prepared(
@@ -87,13 +93,14 @@ def prepared(
     )
 
 
-Arm = Callable[[Bench], tuple[np.ndarray, model.FaceNetwork | None]]
+Embedder = Callable[[np.ndarray], np.ndarray]  # crops to unit embeddings
+Arm = Callable[[Bench], tuple[np.ndarray, Embedder | None]]  # of the set, and of any other photos
 
 
-def resnet50(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
+def resnet50(bench: Bench) -> tuple[np.ndarray, Embedder]:
     network = model.resnet50("none", input_size=48, seed=bench.seed)
     network = bench.tuned("resnet50", network, STUDENT)
-    return embedding.embed(bench.crops, network), network
+    return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
 
 
 def resnet50_beside(bench: Bench) -> tuple[np.ndarray, None]:
@@ -108,26 +115,62 @@ def known_people(bench: Bench) -> tuple[np.ndarray, None]:
     return mapping.known_people(bench.base, bench.faces), None
 
 
-def adapted(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
-    network = model.from_pack(bench.pack.recogniser_file)
-    network = bench.tuned("adapted", network, ADAPTED)
-    return embedding.embed(bench.crops, network), network
+def adapted(bench: Bench) -> tuple[np.ndarray, Embedder]:
+    network = bench.tuned("adapted", model.from_pack(bench.pack.recogniser_file), ADAPTED)
+    return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
 
 
-def interpolated(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
-    adapted(bench)
-    folder = bench.out / bench.name / f"adapted-{bench.split}-{bench.seed}"
+def interpolated(bench: Bench) -> tuple[np.ndarray, Embedder]:
     before = model.from_pack(bench.pack.recogniser_file)
+    tuned = bench.tuned("adapted", before, ADAPTED)
     target = bench.out / bench.name / f"interpolated-{bench.split}-{bench.seed}"
-    network = model.load(cached(target, finetuning.interpolate, before, folder, bench.crops, bench.faces))
-    return embedding.embed(bench.crops, network), network
+    network = model.load(cached(target, finetuning.interpolate, before, tuned, bench.crops, bench.faces))
+    return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
+
+
+def beside_itself(bench: Bench) -> tuple[np.ndarray, Embedder]:
+    tuned, embed = adapted(bench)
+    return mapping.side_by_side(bench.base, tuned), lambda crops: mapping.side_by_side(
+        embedding.embed(crops, bench.pack), embed(crops)
+    )
+
+
+def known_beside(bench: Bench) -> tuple[np.ndarray, None]:
+    return mapping.known_people(beside_itself(bench)[0], bench.faces), None
+
+
+def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
+    """LoRA (Hu et al. 2022) on the recogniser's convolutions, merged afterwards; all else is held."""
+    network = model.from_pack(bench.pack.recogniser_file)
+    network.requires_grad_(False)
+    for part in [part for part in network.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]:
+        parametrize.register_parametrization(part, "weight", LowRank(part.weight))
+    folder = bench.trained("low rank", network, replace(ADAPTED, frozen=0.0))
+    for name, value in load_file(folder / "model.safetensors").items():
+        network.get_parameter(name).data = value
+    for tuned in [part for part in network.modules() if parametrize.is_parametrized(part)]:
+        parametrize.remove_parametrizations(tuned, "weight", leave_parametrized=True)
+    return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
+
+
+class LowRank(nn.Module):
+    """What a convolution's weight [O, I, h, w] becomes: plus a product of rank 8, zero at first."""
+
+    def __init__(self, weight: Tensor, rank: int = 8) -> None:
+        super().__init__()
+        inner = weight[0].numel()
+        self.down = nn.Parameter(torch.randn(rank, inner) / inner**0.5)
+        self.up = nn.Parameter(torch.zeros(len(weight), rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.up @ self.down).view_as(weight)
 
 
 def ablated(name: str) -> Arm:
-    def arm(bench: Bench) -> tuple[np.ndarray, model.FaceNetwork]:
+    def arm(bench: Bench) -> tuple[np.ndarray, Embedder]:
         network = model.resnet50("none", input_size=48, seed=bench.seed)
         network = bench.tuned(name, network, ABLATION[name])
-        return embedding.embed(bench.crops, network), network
+        return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
 
     return arm
 
@@ -139,6 +182,9 @@ ARMS: dict[str, Arm] = {
     "ResNet-50 beside the pack": resnet50_beside,
     "adapted": adapted,
     "adapted, interpolated": interpolated,
+    "adapted, beside itself": beside_itself,
+    "adapted, beside itself, known people": known_beside,
+    "adapted, low rank": low_rank,
 }
 
 
@@ -155,7 +201,7 @@ def shrunk(crops: np.ndarray, side: int) -> np.ndarray:
 def measured(bench: Bench, arm: str, function: Arm) -> pd.DataFrame:
     """The report's rows for an arm and the baseline, and how well generic photos are still told apart."""
     started = time.perf_counter()
-    found, network = function(bench)
+    found, embed = function(bench)
     seconds = time.perf_counter() - started
     tests = {
         name: verification.trials(bench.faces, name)
@@ -163,21 +209,15 @@ def measured(bench: Bench, arm: str, function: Arm) -> pd.DataFrame:
         if (bench.faces["split"] == name).any()
     }
     rows = verification.report(verification.evaluate({BASE: bench.base, arm: found}, tests))
+    identity = bench.generic["identity"].to_numpy()
     for test, crops in (("lfw3d", bench.generic_crops), ("lfw3d at 20 px", shrunk(bench.generic_crops, 20))):
-        if network is not None:
-            aucs = [
-                verification.auc(embedding.embed(crops, each), bench.generic["identity"].to_numpy())
-                for each in (bench.pack, network)
-            ]
-            for name, auc in zip((BASE, arm), aucs, strict=True):
-                row = {
-                    "model": name,
-                    "test": test,
-                    "quality": "all",
-                    "auc": auc,
-                    "auc_difference": auc - aucs[0],
-                }
-                rows = pd.concat([rows, pd.DataFrame([row])], ignore_index=True)
+        if embed is not None:
+            old = verification.auc(embedding.embed(crops, bench.pack), identity)
+            auc = verification.auc(embed(crops), identity)
+            line = {"test": test, "quality": "all"}
+            more = [{"model": BASE, "auc": old, **line}]
+            more.append({"model": arm, "auc": auc, "auc_difference": auc - old, **line})
+            rows = pd.concat([rows, pd.DataFrame(more)], ignore_index=True)
     return rows.assign(set=bench.name, split=bench.split, seed=bench.seed, seconds=seconds)
 
 

@@ -376,34 +376,33 @@ def _fast_bfloat16(where: torch.device, network: nn.Module) -> bool:
 
 def interpolate(
     before: model.FaceNetwork,
-    folder: Path,
+    tuned: model.FaceNetwork,
     crops: np.ndarray,
     faces: pd.DataFrame,
     tolerance: float = 0.002,
     workspace: Path | None = None,
 ) -> Path:
-    """Weights between those of `before` and of the checkpoint tuned from it (WiSE-FT, Wortsman et al. 2022).
+    """Weights between those of `before` and of the checkpoint `tuned` (WiSE-FT, Wortsman et al. 2022).
 
     The share of the tuned weights is the one with the best AUC on "val" among those that lose at most
     `tolerance` of AUC there on pairs of high-quality photos (on all pairs, where qualities are unknown).
-    Returns a new checkpoint's folder; its record adds `interpolation`: the share chosen, and what each share
-    gave. Raises ValueError where there are no "val" rows of two people to choose on, or where the networks
-    differ.
+    Returns a new checkpoint's folder; its record is that of `tuned`, with `interpolation`: the share chosen,
+    and what each share gave. Raises ValueError where there are no "val" rows of two people to choose on, or
+    where the networks differ.
     """
     val = faces["split"] == "val"
     clean = val & (faces["quality"] == "high")
     if not verification.has_pairs(faces["identity"][clean]):
         clean = val
-    tuned, record = model.load(folder), model.read_record(folder)
     if not verification.has_pairs(faces["identity"][val]):
         raise ValueError(
             'interpolation is chosen on "val", and there are no two people with two photos of one in it'
         )
-    old, new = before.cpu().state_dict(), tuned.state_dict()
+    old, new = before.cpu().state_dict(), tuned.cpu().state_dict()
     if {name: value.shape for name, value in old.items()} != {
         name: value.shape for name, value in new.items()
     }:
-        raise ValueError(f"{folder} holds another network than the one to start from")
+        raise ValueError(f"the tuned network, {tuned.origin}, is another than the one to start from")
     blend = copy.deepcopy(tuned)
     tried: list[dict[str, float]] = []
     for share in tqdm(np.linspace(0, 1, 11).round(1).tolist(), "interpolating", leave=False):
@@ -421,7 +420,7 @@ def interpolate(
     blend.cpu().load_state_dict(_between(old, new, chosen))
     target = (workspace or Path(tempfile.mkdtemp(prefix="interpolation-"))) / "artefact"
     model.save_weights(blend, target)
-    del record["network"]
+    record = {name: value for name, value in tuned.record.items() if name != "network"}
     model.save_record(blend, target, {**record, "interpolation": {"share": chosen, "tried": tried}})
     return target
 

@@ -28,7 +28,7 @@ class FaceNetwork(nn.Module):
 
     `forward` takes float [B, 3, H, W], RGB in [-1, 1], and returns [B, D] embeddings, not normalised.
     `origin` says what the network is and where its weights came from; with it (and, for a pack's recogniser,
-    its ONNX `graph`) `load` can rebuild the network.
+    its ONNX `graph`) `load` can rebuild the network. `record` is what the checkpoint it was loaded from says.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class FaceNetwork(nn.Module):
         self.input_size = input_size
         self.origin = origin
         self.graph = graph
+        self.record: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         size = (self.input_size, self.input_size)
@@ -250,7 +251,8 @@ def load(folder: Path) -> FaceNetwork:
     Raises FileNotFoundError where the folder holds no checkpoint, ValueError where its files don't fit
     together.
     """
-    origin = read_record(folder)["network"]
+    record = read_record(folder)
+    origin = record["network"]
     if origin["architecture"] == "resnet50":
         network = resnet50("none", origin["embedding_size"], origin["input_size"])
     elif origin["architecture"] == "pack" and (folder / "graph.onnx").is_file():
@@ -259,7 +261,7 @@ def load(folder: Path) -> FaceNetwork:
         raise ValueError(
             f"{folder} can't be rebuilt: unknown architecture {origin['architecture']!r} or no graph.onnx"
         )
-    network.origin = origin
+    network.origin, network.record = origin, record
     _fit(network, _read(folder / "model.safetensors"), str(folder / "model.safetensors"))
     return network.eval()
 

@@ -228,7 +228,7 @@ def test_interpolation_keeps_clean_accuracy_and_starts_from_the_old_weights(phot
         return float(auc if len(embeddings) == 8 else (0.9 if auc < 0.745 else 0.8))
 
     monkeypatch.setattr(finetuning.verification, "auc", risen_and_fallen)
-    blend = finetuning.interpolate(before, folder, crops, faces)
+    blend = finetuning.interpolate(before, model.load(folder), crops, faces)
     record = model.read_record(blend)
     assert record["interpolation"]["share"] == 0.4, "the highest on val that loses nothing on clean photos"
     assert [row["share"] for row in record["interpolation"]["tried"]] == [i / 10 for i in range(11)]
@@ -243,4 +243,4 @@ def test_interpolation_needs_people_to_choose_on(photos, tmp_path):
     before = model.resnet50("none", embedding_size=8, input_size=32)
     folder = finetuning.train(before, crops, faces, dataclasses.replace(QUICK, epochs=1), workspace=tmp_path)
     with pytest.raises(ValueError, match='chosen on "val"'):
-        finetuning.interpolate(before, folder, crops, faces)
+        finetuning.interpolate(before, model.load(folder), crops, faces)

@@ -10,7 +10,7 @@ import pytest
 from src import __main__ as runner
 from src import demo
 
-SMALL = {"epochs": "2", "batch_size": "16"}
+SMALL = {"epochs": "2", "adapted_epochs": "1", "batch_size": "16"}
 
 
 def parameters(tmp_path: Path, **words: str) -> dict:

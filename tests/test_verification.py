@@ -290,6 +290,24 @@ def test_the_summary_says_what_the_numbers_say(example):
     )
 
 
+def test_the_summary_names_the_best_model_and_what_becomes_of_good_photos(example):
+    vectors, faces, _, _ = example
+    rng = np.random.default_rng(5)
+    good = (faces["quality"] == "high").to_numpy()
+    spoilt = np.where(good[:, None], rng.normal(size=vectors.shape), vectors)  # forgets good photos
+    people = np.eye(faces["identity"].nunique(), vectors.shape[1])[pd.factorize(faces["identity"])[0]]
+    rows = {"old": vectors, "best": vectors + people, "forgetful": spoilt}
+    unit = {
+        name: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for name, v in rows.items()
+    }
+    words = verification.summary(verification.report(evaluated(faces, **unit)), model="forgetful")
+    assert "Best of all models there: best, AUC" in words
+    assert "On pairs of two good photos: **forgetful is worse than old**" in words
+    assert "Best of all" not in verification.summary(
+        verification.report(evaluated(faces, **unit)), model="best"
+    )
+
+
 def test_the_headline_is_all_pairs_where_high_low_pairs_are_few():
     vectors, faces = make(people=12, photos=12)
     faces["quality"] = np.where(np.arange(len(faces)) == 0, "low", "high")  # as where quality is measured
