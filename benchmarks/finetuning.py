@@ -61,9 +61,9 @@ ABLATION = {
 class Bench:
     """One set of photos with its split: what all arms share."""
 
-    def __init__(self, data: Path, out: Path, name: str, split: int, seed: int) -> None:
+    def __init__(self, data: Path, out: Path, name: str, split: int, seed: int, epochs: int = 0) -> None:
         self.pack = insightface_pack.load(data / "models" / "standin")
-        self.name, self.split, self.seed, self.out = name, split, seed, out
+        self.name, self.split, self.seed, self.out, self.epochs = name, split, seed, out, epochs
         self.faces, self.crops = prepared(data, out, name, self.pack)
         columns = splitting.split(self.faces, SETS[name][0], seed=split)
         self.faces = self.faces.assign(split=columns["split"])
@@ -71,6 +71,8 @@ class Bench:
         self.generic, self.generic_crops = prepared(data, out, "lfw3d", self.pack)
 
     def trained(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> Path:
+        if self.epochs and network.graph is None:
+            settings = replace(settings, epochs=self.epochs)
         folder = self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
         settings = replace(settings, seed=self.seed)
         teacher = self.base if settings.distillation else None
@@ -253,6 +255,7 @@ def main() -> None:
     parser.add_argument(
         "--ablation", action="store_true", help="ResNet-50 with one ingredient less at a time, too"
     )
+    parser.add_argument("--epochs", type=int, default=0, help="of ResNet-50, if not as many as usual")
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one split and seed")
@@ -269,7 +272,7 @@ def main() -> None:
                 for arm in names:
                     file = given.out / name / f"{arm.replace(' ', '-')}-{split}-{seed}.csv"
                     if not file.is_file():
-                        bench = bench or Bench(given.data, given.out, name, split, seed)
+                        bench = bench or Bench(given.data, given.out, name, split, seed, given.epochs)
                         rows = measured(bench, arm, ARMS[arm] if arm in ARMS else ablated(arm))
                         rows.to_csv(file.with_suffix(".partial"), index=False)
                         file.with_suffix(".partial").replace(file)
