@@ -120,6 +120,13 @@ class RawPixels(nn.Module):
         return images * 127.5 + 127.5
 
 
+class PReLU(nn.Module):
+    """In place of onnx2torch's, which fails in mixed precision: slopes are [C, 1, 1] or [1, C, 1, 1]."""
+
+    def forward(self, values: Tensor, slopes: Tensor) -> Tensor:
+        return torch.where(values >= 0, values, values * slopes.to(values.dtype))
+
+
 def from_pack(recogniser: Path) -> FaceNetwork:
     """A pack's recogniser (ONNX, for crops of 112 x 112) as a network that can be tuned.
 
@@ -139,11 +146,15 @@ def from_pack(recogniser: Path) -> FaceNetwork:
 def _from_graph(graph: bytes, name: str) -> FaceNetwork:
     import onnx  # here and below: training must not need what only packs need
     import onnx2torch
+    from onnx2torch.node_converters.activations import OnnxPReLU
 
     try:
         proto = onnx.load_from_string(graph)
         _free_batch(proto.graph)
         backbone = onnx2torch.convert(proto)
+        for part, module in list(backbone.named_modules()):
+            if isinstance(module, OnnxPReLU):
+                backbone.set_submodule(part, PReLU())
     except Exception as error:  # protobuf and onnx2torch raise all kinds
         raise ValueError(f"{name} can't be rebuilt as a torch network: {error}") from error
     # InsightFace's own rule (ArcFaceONNX): with nodes of these names at its beginning, a graph wants raw
@@ -164,8 +175,9 @@ def _from_graph(graph: bytes, name: str) -> FaceNetwork:
 def _free_batch(graph: "onnx.GraphProto") -> None:
     """Makes Reshapes what onnx2torch and a batch need.
 
-    Those to a single row, or to [1, C, H, W], take any number of rows, which they would mix up. `allowzero`,
-    which onnx2torch does not know and torch's exporter always sets, goes where the shape has no zero.
+    Those to a single row, or to [1, C, H, W], take any number of rows, which they would mix up; all those to
+    rows become a Flatten, as torch's exporter can't write onnx2torch's Reshape. `allowzero`, which onnx2torch
+    does not know and torch's exporter always sets, goes where the shape has no zero.
     """
     from onnx import numpy_helper
 
@@ -179,9 +191,9 @@ def _free_batch(graph: "onnx.GraphProto") -> None:
         shape = numpy_helper.to_array(constants[node.input[1]]).copy()
         if 0 not in shape:
             del node.attribute[:]
-        if len(shape) == 2 and shape[0] == 1:
+        if len(shape) == 2 and shape[0] in (1, 0, -1):
             node.op_type = "Flatten"
-            del node.input[1]
+            del node.input[1], node.attribute[:]
         elif len(shape) > 2 and shape[0] == 1:
             shape[0] = 0 if -1 in shape else -1  # 0 copies the side of the input
             free = numpy_helper.from_array(shape, f"{node.output[0]}/free_shape")

@@ -1,18 +1,22 @@
 import json
 import warnings
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 import torchvision
+from insightface.app import FaceAnalysis
 from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from src import model
+from src import demo, embedding, export, finetuning, model
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +266,26 @@ def test_the_iresnet50_of_buffalo_l_is_tuned_saved_and_loaded(iresnet50, tmp_pat
     model.save_weights(network, tmp_path)
     model.save_record(network, tmp_path, {})
     torch.testing.assert_close(model.load(tmp_path)(images), network(images))
+
+
+def test_the_iresnet50_of_buffalo_l_goes_the_whole_way(iresnet50, tmp_path):
+    """Rebuilt, tuned with anchors, interpolated, exported, and loaded by InsightFace as a pack."""
+    network = model.from_pack(iresnet50)
+    crops = demo.strangers(12)
+    faces = pd.DataFrame(
+        {"identity": list("aaabbbcccddd"), "split": ["train", "train", "val"] * 4, "quality": "high"}
+    )
+    faces.loc[[5, 8], "identity"] = "a"  # two photos of one person to validate on
+    settings = replace(finetuning.ADAPTED, epochs=1, batch_size=8, per_identity=2)
+    tuned = finetuning.train(network, crops, faces, settings, workspace=tmp_path / "tuned", anchors=crops[:4])
+    between = finetuning.interpolate(network, model.load(tuned), crops, faces, workspace=tmp_path / "between")
+    assert 0 <= model.read_record(between)["interpolation"]["share"] <= 1
+    assert model.read_record(between)["trained_on"]["people"] == list("abcd")
+    adapted = model.load(tuned)
+    assert not np.allclose(embedding.embed(crops, adapted), embedding.embed(crops, network), atol=1e-4)
+    app = FaceAnalysis(
+        name=str(export.pack(adapted, demo.PACK, tmp_path / "pack")), providers=["CPUExecutionProvider"]
+    )
+    found = app.models["recognition"].get_feat([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops])
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    assert (found * embedding.embed(crops, adapted)).sum(1).min() > 0.9999
