@@ -19,7 +19,7 @@ import pandas as pd
 
 from src import finetuning, model
 
-SHAPES = {(8, 2800): 4, (30, 10): 30, (1000, 5): 3}  # people, photos of each: epochs
+SHAPES = {(8, 2800): 2, (30, 10): 20, (1000, 5): 2}  # people, photos of each: epochs
 
 
 def people(count: int, photos: int, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
