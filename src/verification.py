@@ -299,8 +299,8 @@ def summary(
 
     table: of `report`; rates: of `at_thresholds`; model: the one compared with the baseline (default:
     the last that is not the control). Pairs of high with low quality are the headline where they are enough
-    for an interval, else all pairs. Where another model does best of all, it is named; where there are pairs
-    of two good photos, so is what the model gains or loses on them.
+    for an interval, else all pairs. Where another model does best of all, it is named, with how many times
+    less its error, 1 - AUC, is; where there are pairs of two good photos, what the model gains or loses there.
     """
     names = [name for name in table["model"].unique() if name != control]
     model, baseline = model or names[-1], str(table["baseline"].iloc[0])
@@ -330,9 +330,9 @@ def summary(
         ranked = lines.loc[quality].drop(index=control, errors="ignore")["auc"]
         best = str(ranked.idxmax())
         if best not in (model, baseline) and ranked[best] > max(new["auc"], old["auc"]):
-            text += (
-                f" Best of all models there: {best}, AUC {_bounded(dict(lines.loc[(quality, best)]), 'auc')}."
-            )
+            top = dict(lines.loc[(quality, best)])
+            text += f" Best of all models there: {best}, AUC {_bounded(top, 'auc')}, "
+            text += f"{(1 - old['auc']) / max(1 - top['auc'], 1e-6):.1f} times less error than {baseline}."
         if ("high-high", model) in able:
             good, before = (dict(lines.loc[("high-high", name)]) for name in (model, baseline))
             text += f" On pairs of two good photos: {_verdict(good, before, model, baseline)}"

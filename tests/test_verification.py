@@ -300,12 +300,12 @@ def test_the_summary_names_the_best_model_and_what_becomes_of_good_photos(exampl
     unit = {
         name: (v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for name, v in rows.items()
     }
-    words = verification.summary(verification.report(evaluated(faces, **unit)), model="forgetful")
-    assert "Best of all models there: best, AUC" in words
+    table = verification.report(evaluated(faces, **unit))
+    words = verification.summary(table, model="forgetful")
+    fold = (1 - line(table, "old", "high-low")["auc"]) / (1 - line(table, "best", "high-low")["auc"])
+    assert "Best of all models there: best, AUC" in words and f"{fold:.1f} times less error than old" in words
     assert "On pairs of two good photos: **forgetful is worse than old**" in words
-    assert "Best of all" not in verification.summary(
-        verification.report(evaluated(faces, **unit)), model="best"
-    )
+    assert "Best of all" not in verification.summary(table, model="best")
 
 
 def test_the_headline_is_all_pairs_where_high_low_pairs_are_few():
