@@ -300,7 +300,7 @@ def summary(
     table: of `report`; rates: of `at_thresholds`; model: the one compared with the baseline (default:
     the last that is not the control). Pairs of high with low quality are the headline where they are enough
     for an interval, else all pairs. Where another model does best of all, it is named, with how many times
-    less its error, 1 - AUC, is; where there are pairs of two good photos, what the model gains or loses there.
+    less its error, 1 - AUC, is; where there are pairs of good photos, what the model gains or loses there.
     """
     names = [name for name in table["model"].unique() if name != control]
     model, baseline = model or names[-1], str(table["baseline"].iloc[0])
