@@ -405,7 +405,7 @@ def interpolate(
         raise ValueError(f"the tuned network, {tuned.origin}, is another than the one to start from")
     blend = copy.deepcopy(tuned)
     tried: list[dict[str, float]] = []
-    for share in tqdm(np.linspace(0, 1, 11).round(1).tolist(), "interpolating", leave=False):
+    for share in tqdm(np.linspace(0, 1, 6).round(1).tolist(), "interpolating", leave=False):
         blend.load_state_dict(_between(old, new, share))
         embeddings = embedding.embed(crops[np.flatnonzero(val)], blend.to(model.device()))
         tried.append(
