@@ -137,8 +137,9 @@ def beside_itself(bench: Bench) -> tuple[np.ndarray, Embedder]:
     )
 
 
-def known_beside(bench: Bench) -> tuple[np.ndarray, None]:
-    return mapping.known_people(beside_itself(bench)[0], bench.faces), None
+def adapted_known(bench: Bench) -> tuple[np.ndarray, None]:
+    tuned, joined = adapted(bench)[0], beside_itself(bench)[0]
+    return mapping.known_people(bench.base, bench.faces, tuned, joined), None
 
 
 def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
@@ -185,7 +186,7 @@ ARMS: dict[str, Arm] = {
     "adapted": adapted,
     "adapted, interpolated": interpolated,
     "adapted, beside itself": beside_itself,
-    "adapted, beside itself, known people": known_beside,
+    "adapted, known people": adapted_known,
     "adapted, low rank": low_rank,
 }
 

@@ -10,7 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from src import verification
 
-UNKNOWN = 0.03  # share of photos expected to show nobody in training, where other people are tested too
+UNKNOWN = 0.1  # share of photos expected to show nobody in training, where other people are tested too
 CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
 FEW = 20  # photos below which nothing is fitted to them
 
@@ -44,6 +44,7 @@ def known_people(
     embeddings: np.ndarray,
     faces: pd.DataFrame,
     beside: np.ndarray | None = None,
+    looks: np.ndarray | None = None,
     unknown: float | None = None,
 ) -> np.ndarray:
     """Embeddings that say which person in "train" a photo shows, and how it looks if it shows none of them.
@@ -59,8 +60,9 @@ def known_people(
     p_k is multiplied by exp(b cos_k), cos_k being the cosine with the person's mean (a product of experts,
     Hinton 2002), and p_0 is left alone. The weights of both are those under which photos of known people in
     "val" are likeliest, where there are `FEW` or more.
+    looks: embeddings [N, F] to compare people by who are not in training, instead of the first.
     unknown: the share of photos expected to show people who are not in "train"; 0 is a closed list of people.
-    None is 0 where no split holds anybody else, else 0.03.
+    None is 0 where no split holds anybody else, else `UNKNOWN`.
     Returns float32 [N, K + D], unit rows. Raises ValueError as `linear_map` does.
     """
     people, labels, known = _known(embeddings, faces)
@@ -83,8 +85,8 @@ def known_people(
         _, _, seen = _known(beside, faces)
         cosines = _unit(beside) @ _unit(_people(seen, labels)[0]).T
         who = log_softmax(_product(who, cosines, people, faces), axis=1)
-    looks = linear_map(embeddings, faces, "wccn")
-    return _unit(np.hstack([np.sqrt((1 - nobody) * np.exp(who)), np.sqrt(nobody) * looks]))
+    mapped = linear_map(embeddings if looks is None else looks, faces, "wccn")
+    return _unit(np.hstack([np.sqrt((1 - nobody) * np.exp(who)), np.sqrt(nobody) * mapped]))
 
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
