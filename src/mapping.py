@@ -72,11 +72,9 @@ def known_people(
     between = ledoit_wolf(means - means.mean(0), assume_centered=True)[0] * len(means) / (len(means) - 1)
     densities = []
     for share, offset, within in _spreads(known - means[labels], faces["quality"][faces["split"] == "train"]):
-        # a person's mean is itself uncertain by a share of the spread
-        gaussians = [(mean, within * (1 + 1 / n)) for mean, n in zip(means, np.bincount(labels), strict=True)]
-        gaussians.append((means.mean(0), within + between))
-        logs = [multivariate_normal(mean + offset, spread).logpdf(embeddings) for mean, spread in gaussians]
-        densities.append(np.stack(logs, 1) / CAUTION + np.log(share))
+        of_people = _log_densities(embeddings - offset, means, within, np.bincount(labels))
+        of_nobody = multivariate_normal(means.mean(0) + offset, within + between).logpdf(embeddings)
+        densities.append(np.column_stack([of_people, of_nobody]) / CAUTION + np.log(share))
     prior = np.append(np.full(len(people), (1 - unknown) / len(people)), unknown)
     with np.errstate(divide="ignore"):
         logs = log_softmax(logsumexp(densities, axis=0) + np.log(prior), axis=1)
@@ -114,6 +112,22 @@ def _spreads(residuals: np.ndarray, quality: pd.Series) -> list[tuple[float, np.
         covariance = ledoit_wolf(residuals[rows] - offset, assume_centered=True)[0]
         spreads.append((len(rows) / len(quality), offset, covariance))
     return spreads
+
+
+def _log_densities(
+    embeddings: np.ndarray, means: np.ndarray, within: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Log densities [N, K] of Gaussians around people's means [K, D], of covariance `within` [D, D] and more.
+
+    A mean of `counts` photos is itself uncertain: the covariance is (1 + 1 / count) times that within people.
+    """
+    root = np.linalg.cholesky(np.linalg.inv(within))
+    own, centres = embeddings @ root, means @ root
+    squared = (own**2).sum(1)[:, None] - 2 * own @ centres.T + (centres**2).sum(1)
+    widths = 1 + 1 / counts
+    size = len(within)
+    constant = np.linalg.slogdet(within)[1] + size * np.log(2 * np.pi * widths)
+    return -(squared / widths + constant) / 2
 
 
 def _product(who: np.ndarray, cosines: np.ndarray, people: np.ndarray, faces: pd.DataFrame) -> np.ndarray:
