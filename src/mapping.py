@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
@@ -12,7 +11,9 @@ from src import verification
 
 UNKNOWN = 0.1  # share of photos expected to show nobody in training, where other people are tested too
 CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
-FEW = 20  # photos below which nothing is fitted to them
+FEW = 20  # photos of a quality below which nothing is fitted to them
+SAYS = (1.0, 2.0, 3.0, 5.0, 8.0)  # what a second model's cosines may weigh
+NEAR = 0.002  # of AUC on "val" that may be lost for a smaller weight
 
 
 def linear_map(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = None) -> np.ndarray:
@@ -57,9 +58,8 @@ def known_people(
     embedding: two photos are alike if both show the same known person, or both an unknown one and look alike.
 
     beside: embeddings [N, E] of a network trained on the same people, which has a say in who of them it is:
-    p_k is multiplied by exp(b cos_k), cos_k being the cosine with the person's mean (a product of experts,
-    Hinton 2002), and p_0 is left alone. The weights of both are those under which photos of known people in
-    "val" are likeliest, where there are `FEW` or more.
+    p_k is multiplied by exp(say cos_k), cos_k being the cosine with the person's mean (a product of experts,
+    Hinton 2002), and p_0 is left alone. Of `SAYS`, say is the least that comes near the best AUC on "val".
     looks: embeddings [N, F] to compare people by who are not in training, instead of the first.
     unknown: the share of photos expected to show people who are not in "train"; 0 is a closed list of people.
     None is 0 where no split holds anybody else, else `UNKNOWN`.
@@ -79,12 +79,22 @@ def known_people(
     with np.errstate(divide="ignore"):
         logs = log_softmax(logsumexp(densities, axis=0) + np.log(prior), axis=1)
     who, nobody = log_softmax(logs[:, :-1], axis=1), np.exp(logs[:, -1:])
-    if beside is not None:
-        _, _, seen = _known(beside, faces)
-        cosines = _unit(beside) @ _unit(_people(seen, labels)[0]).T
-        who = log_softmax(_product(who, cosines, people, faces), axis=1)
     mapped = linear_map(embeddings if looks is None else looks, faces, "wccn")
-    return _unit(np.hstack([np.sqrt((1 - nobody) * np.exp(who)), np.sqrt(nobody) * mapped]))
+
+    def joined(who: np.ndarray) -> np.ndarray:
+        return _unit(np.hstack([np.sqrt((1 - nobody) * np.exp(who)), np.sqrt(nobody) * mapped]))
+
+    if beside is None:
+        return joined(who)
+    _, _, seen = _known(beside, faces)
+    cosines = _unit(beside) @ _unit(_people(seen, labels)[0]).T
+    said = [joined(log_softmax(who + say * cosines, axis=1)) for say in SAYS]
+    val = (faces["split"] == "val").to_numpy()
+    identity = faces["identity"].to_numpy()[val]
+    if not verification.has_pairs(identity):
+        return said[len(SAYS) // 2]
+    aucs = np.array([verification.auc(rows[val], identity) for rows in said])
+    return said[int(np.argmax(aucs >= aucs.max() - NEAR))]
 
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -128,22 +138,6 @@ def _log_densities(
     size = len(within)
     constant = np.linalg.slogdet(within)[1] + size * np.log(2 * np.pi * widths)
     return -(squared / widths + constant) / 2
-
-
-def _product(who: np.ndarray, cosines: np.ndarray, people: np.ndarray, faces: pd.DataFrame) -> np.ndarray:
-    """Weighted sum [N, K] of log probabilities and cosines, both [N, K], weighted as `known_people` says."""
-    identity = faces["identity"].to_numpy()
-    rows = np.flatnonzero((faces["split"] == "val").to_numpy() & np.isin(identity, people))
-    weights = np.array([1.0, 5.0])
-    if len(rows) >= FEW:
-        truth = np.searchsorted(people, identity[rows])
-
-        def unlikelihood(weights: np.ndarray) -> float:
-            logs = log_softmax(weights[0] * who[rows] + weights[1] * cosines[rows], axis=1)
-            return -float(logs[np.arange(len(rows)), truth].mean())
-
-        weights = minimize(unlikelihood, weights, bounds=[(0, 10), (0, 50)]).x
-    return weights[0] * who + weights[1] * cosines
 
 
 def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -106,7 +106,7 @@ def test_a_second_model_has_a_say_in_who_it_is(frozen):
     clear = rng.normal(size=(8, 6))[faces["identity"].str[-1].astype(int)] + rng.normal(0, 0.2, (480, 6))
     looks = mapping.known_people(embeddings, faces, looks=clear.astype(np.float32))
     assert auc(looks, faces, "test_unseen") > auc(alone, faces, "test_unseen") + 0.05
-    noise = rng.normal(size=(480, 6)).astype(np.float32)  # val finds out that it knows nothing
+    noise = rng.normal(size=(480, 6)).astype(np.float32)  # a model that knows nothing does little harm
     assert auc(mapping.known_people(embeddings, faces, noise), faces, "test_seen") > (
         auc(alone, faces, "test_seen") - 0.01
     )
