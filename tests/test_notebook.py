@@ -54,6 +54,8 @@ def test_report_has_every_model_on_every_test(out):
     assert len(every) == 2 * every["model"].nunique()
     assert every.groupby("test")[["genuine", "impostor"]].nunique().eq(1).all().all()  # the same pairs
     assert every["auc"].between(0, 1).all()
+    for name in ("our crops", "linear map", "known people", "adapted", "ResNet-50 beside the pack", "no face"):
+        assert every["model"].str.endswith(name).any(), name
 
 
 def test_nothing_is_computed_twice_and_epochs_touch_only_what_follows(photos, out, tmp_path):
