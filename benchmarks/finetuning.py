@@ -149,8 +149,7 @@ def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
     for part in [part for part in network.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]:
         parametrize.register_parametrization(part, "weight", LowRank(part.weight))
     folder = bench.trained("low rank", network, replace(ADAPTED, frozen=0.0))
-    for name, value in load_file(folder / "model.safetensors").items():
-        network.get_parameter(name).data = value
+    network.load_state_dict(load_file(folder / "model.safetensors"))
     for tuned in [part for part in network.modules() if parametrize.is_parametrized(part)]:
         parametrize.remove_parametrizations(tuned, "weight", leave_parametrized=True)
     return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
