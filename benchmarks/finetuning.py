@@ -146,6 +146,7 @@ def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
     """LoRA (Hu et al. 2022) on the recogniser's convolutions, merged afterwards; all else is held."""
     network = model.from_pack(bench.pack.recogniser_file)
     network.requires_grad_(False)
+    torch.manual_seed(bench.seed)
     for part in [part for part in network.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]:
         parametrize.register_parametrization(part, "weight", LowRank(part.weight))
     folder = bench.trained("low rank", network, replace(ADAPTED, frozen=0.0))
