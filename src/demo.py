@@ -33,7 +33,7 @@ Array = NDArray[Any]
 PACK = Path(__file__).parent / "demo_pack"
 """The committed detector and recogniser in InsightFace's format; made by benchmarks/train_demo_pack.py."""
 
-EPOCHS = (22, 4)  # of the ResNet-50 and of the pack's recogniser, at most: a demo takes minutes
+EPOCHS = (22, 10)  # of the ResNet-50 and of the pack's recogniser, at most: a demo takes minutes
 
 DETAIL = 112  # texture pixels per face unit
 ORIGIN = np.array(

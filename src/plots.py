@@ -38,8 +38,12 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
 
 
 def _styles(names: Sequence[str]) -> dict[str, Look]:
+    """Of each name its own; once the colours are used up, they come again with hollow markers on the line."""
     looks = zip(names, cycle(COLOURS), cycle(LINES), strict=False)
-    return {name: {"color": colour, "linestyle": line, "linewidth": 1.8} for name, colour, line in looks}
+    styles = {name: {"color": colour, "linestyle": line, "linewidth": 1.8} for name, colour, line in looks}
+    for name, marker in zip(names[len(COLOURS) :], cycle(MARKERS), strict=False):
+        styles[name] |= {"marker": marker, "markersize": 5, "markerfacecolor": "white", "markevery": 0.08}
+    return styles
 
 
 def _legend(ax: Axes, **options: Any) -> None:
@@ -308,9 +312,10 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
         middle = np.arange(len(strata)) + (i - (len(models) - 1) / 2) * 0.7 / len(models)
         reach = [lines["auc"] - lines["auc_low"], lines["auc_high"] - lines["auc"]]
         reach = np.clip(np.nan_to_num(reach), 0, None)
-        ax.errorbar(
-            middle, lines["auc"], reach, fmt=marker, color=colour, label=model, capsize=3, markersize=5
-        )
+        look: Look = {"color": colour, "capsize": 3, "markersize": 5}
+        if i >= len(COLOURS):
+            look["markerfacecolor"] = "white"
+        ax.errorbar(middle, lines["auc"], reach, fmt=marker, label=model, **look)
     ax.axhline(0.5, color="0.6", linewidth=1, linestyle=(0, (1, 2)))
     ax.set_xticks(range(len(strata)), strata)
     ax.set_xlim(-0.5, len(strata) - 0.5)

@@ -163,3 +163,13 @@ def test_hardest_pairs_are_shown_side_by_side(results):
     assert {f"{score:.2f}" for score in pairs["score"]} <= texts
     with pytest.raises(ValueError, match="no pairs"):
         plots.hardest_pairs(crops, pairs[:0])
+
+
+def test_many_models_stay_apart():
+    """More models than colours: what comes again comes with other markers."""
+    names = [f"model {i}" for i in range(12)]
+    curves = pd.DataFrame([(name, rank, 0.5, 0.4, 0.6) for name in names for rank in (1, 2)])
+    curves.columns = ["model", "rank", "rate", "low", "high"]
+    lines = plots.cmc(curves).get_lines()
+    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) == len(names)
