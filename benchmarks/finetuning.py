@@ -138,7 +138,8 @@ def beside_itself(bench: Bench) -> tuple[np.ndarray, Embedder]:
 
 
 def adapted_known(bench: Bench) -> tuple[np.ndarray, None]:
-    tuned, joined = adapted(bench)[0], beside_itself(bench)[0]
+    tuned = adapted(bench)[0]
+    joined = mapping.side_by_side(bench.base, tuned)
     return mapping.known_people(bench.base, bench.faces, tuned, joined), None
 
 

@@ -37,7 +37,7 @@ def linear_map(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = N
         return _unit(lda.transform(embeddings))
     if kind != "wccn":
         raise ValueError(f'kind is "wccn" or "lda", not {kind!r}')
-    _, within = _people(known, labels)
+    within = ledoit_wolf(known - _means(known, labels)[labels], assume_centered=True)[0]
     return _unit((embeddings - known.mean(0)) @ np.linalg.cholesky(np.linalg.inv(within)))
 
 
@@ -68,7 +68,7 @@ def known_people(
     people, labels, known = _known(embeddings, faces)
     if unknown is None:
         unknown = 0.0 if faces["identity"].isin(people).all() else UNKNOWN
-    means, _ = _people(known, labels)
+    means = _means(known, labels)
     between = ledoit_wolf(means - means.mean(0), assume_centered=True)[0] * len(means) / (len(means) - 1)
     densities = []
     for share, offset, within in _spreads(known - means[labels], faces["quality"][faces["split"] == "train"]):
@@ -87,7 +87,7 @@ def known_people(
     if beside is None:
         return joined(who)
     _, _, seen = _known(beside, faces)
-    cosines = _unit(beside) @ _unit(_people(seen, labels)[0]).T
+    cosines = _unit(beside) @ _unit(_means(seen, labels)).T
     said = [joined(log_softmax(who + say * cosines, axis=1)) for say in SAYS]
     val = (faces["split"] == "val").to_numpy()
     identity = faces["identity"].to_numpy()[val]
@@ -152,10 +152,9 @@ def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.
     return people, labels, embeddings[rows].astype(np.float64)
 
 
-def _people(known: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the people [K, D], and the covariance of photos around them [D, D]."""
-    means = np.array([known[labels == label].mean(0) for label in range(labels.max() + 1)])
-    return means, ledoit_wolf(known - means[labels], assume_centered=True)[0]
+def _means(known: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Means of the people [K, D]."""
+    return np.array([known[labels == label].mean(0) for label in range(labels.max() + 1)])
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:
