@@ -29,7 +29,6 @@ from torch.nn.utils import parametrize
 from src import (
     cleaning,
     dataset,
-    demo,
     embedding,
     faces,
     finetuning,
@@ -49,6 +48,7 @@ SETS = {  # share of people kept unseen, and the pairs that are the headline
 STUDENT = finetuning.Settings()
 ADAPTED = finetuning.ADAPTED
 ABLATION = {
+    "classes start at random": replace(STUDENT, imprinted=False),
     "no distillation": replace(STUDENT, distillation=0.0),
     "no degradation": replace(STUDENT, clean=1.0),
     "margin from the start": replace(STUDENT, margin_from=0.0, margin_until=0.0),
@@ -76,10 +76,7 @@ class Bench:
         folder = self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
         settings = replace(settings, seed=self.seed)
         teacher = self.base if settings.distillation else None
-        anchors = cached(self.out / "anchors.npy", demo.strangers) if network.graph is not None else None
-        return cached(
-            folder, finetuning.train, network, self.crops, self.faces, settings, teacher, anchors=anchors
-        )
+        return cached(folder, finetuning.train, network, self.crops, self.faces, settings, teacher)
 
     def tuned(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> model.FaceNetwork:
         return model.load(self.trained(arm, network, settings))
@@ -130,17 +127,9 @@ def interpolated(bench: Bench) -> tuple[np.ndarray, Embedder]:
     return embedding.embed(bench.crops, network), partial(embedding.embed, model=network)
 
 
-def beside_itself(bench: Bench) -> tuple[np.ndarray, Embedder]:
-    tuned, embed = adapted(bench)
-    return mapping.side_by_side(bench.base, tuned), lambda crops: mapping.side_by_side(
-        embedding.embed(crops, bench.pack), embed(crops)
-    )
-
-
 def adapted_known(bench: Bench) -> tuple[np.ndarray, None]:
-    tuned = adapted(bench)[0]
-    joined = mapping.side_by_side(bench.base, tuned)
-    return mapping.known_people(bench.base, bench.faces, tuned, joined), None
+    tuned, between = adapted(bench)[0], interpolated(bench)[0]
+    return mapping.known_people(bench.base, bench.faces, tuned, between), None
 
 
 def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
@@ -150,7 +139,7 @@ def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
     torch.manual_seed(bench.seed)
     for part in [part for part in network.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]:
         parametrize.register_parametrization(part, "weight", LowRank(part.weight))
-    folder = bench.trained("low rank", network, replace(ADAPTED, frozen=0.0))
+    folder = bench.trained("low rank", network, replace(ADAPTED, frozen=0.0, learning_rate=1e-3))
     network.load_state_dict(load_file(folder / "model.safetensors"))
     for tuned in [part for part in network.modules() if parametrize.is_parametrized(part)]:
         parametrize.remove_parametrizations(tuned, "weight", leave_parametrized=True)
@@ -186,7 +175,6 @@ ARMS: dict[str, Arm] = {
     "ResNet-50 beside the pack": resnet50_beside,
     "adapted": adapted,
     "adapted, interpolated": interpolated,
-    "adapted, beside itself": beside_itself,
     "adapted, known people": adapted_known,
     "adapted, low rank": low_rank,
 }

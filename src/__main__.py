@@ -4,7 +4,6 @@ The executed notebook and its HTML land in the `processed` folder; the compariso
 """
 
 import ast
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,8 +54,6 @@ def run(parameters: dict[str, Any]) -> Path:
     folder = Path(parameters["processed"])
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / NOTEBOOK.name
-    # Threads that wait without spinning: beside another busy program, training is ten times as fast for it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     failure = None
     try:
         papermill.execute_notebook(NOTEBOOK, executed, parameters, kernel_name="python3", cwd=NOTEBOOK.parent)

@@ -26,8 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from src import faces
-
 Array = NDArray[Any]
 
 PACK = Path(__file__).parent / "demo_pack"
@@ -1004,20 +1002,6 @@ def _plant_unreadable(images: Path) -> None:
         "<html><body>404 Not Found</body></html>", encoding="utf-8"
     )
     (first / "high_quality" / "frame_0_copy.jpg").write_bytes(whole)
-
-
-def strangers(count: int = 1024, seed: int = 77) -> Array:
-    """Aligned crops uint8 [count, 112, 112, 3] RGB of generated heads, each of another person.
-
-    For `finetuning.train`: faces that are nobody's, on which a network is held to what it knew.
-    """
-
-    def one(number: int) -> Array:
-        rng = np.random.default_rng([seed, number])
-        return faces.align(*draw(person(100_000 + number), view(rng), 200))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.stack(list(tqdm(pool.map(one, range(count)), "generated faces", count, unit="face")))
 
 
 def unless_photos(

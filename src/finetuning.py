@@ -38,7 +38,7 @@ class Settings:
     patience: int = 30  # epochs without a better validation AUC after which training stops
     seed: int = 0  # of everything that is drawn
     # optimiser: AdamW; the learning rate rises linearly, then falls along a cosine
-    learning_rate: float = 1e-3  # at its peak
+    learning_rate: float = 2e-3  # at its peak
     backbone_rate: float = 0.1  # times learning_rate, for a backbone that starts from learnt weights
     weight_decay: float = 0.05  # of matrices and kernels, not of norms
     warmup: float = 0.1  # share of the steps in which the learning rate rises
@@ -46,27 +46,26 @@ class Settings:
     averaging: float = 0.99  # decay, per step, of the running average of the weights; the average is kept
     # loss: margin softmax (CosFace, Wang et al. 2018)
     scale: float = 16.0  # of the cosines; low, as there are few people
+    imprinted: bool = True  # classes start at the means of what the network, or its teacher, knows of them
     margin: float = 0.3  # taken off the cosine with the right identity, once fully there
     margin_from: float = (
         0.3  # share of the steps before the margin begins to grow: a random network can't bear it
     )
     margin_until: float = 0.6  # share of the steps after which it is fully there
-    anchoring: float = 10.0  # weight of 1 - cosine with the embedding before, on anchors, where there are any
     frozen: float = 0.0  # share of the backbone's weights, counted from the input, that stay as they are
-    distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
+    distillation: float = 20.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
     # what the training photos go through
-    clean: float = 0.6  # share of the photos that is not degraded
+    clean: float = 0.85  # share of the photos that is not degraded
     chance: float = 0.5  # that an effect acts on a photo that is
-    jitter: float = 0.06  # misalignment: shift as a share of the side, zoom, turn in radians
+    jitter: float = 0.02  # misalignment: shift as a share of the side, zoom, turn in radians
     # machine
     bfloat16: bool = True  # mixed precision on machines that are faster with it
 
 
-# For a pack's own recogniser: it knows faces already, so it learns slowly, keeps its first layers and, on
-# faces of nobody in particular, must go on saying what it said before.
+# For a pack's own recogniser: it knows faces already, so it learns slowly and keeps its first layers.
 ADAPTED = Settings(
     epochs=18,
-    learning_rate=5e-4,
+    learning_rate=2.5e-4,
     backbone_rate=1.0,
     weight_decay=0.01,
     scale=32.0,
@@ -75,6 +74,7 @@ ADAPTED = Settings(
     frozen=0.4,
     distillation=0.0,
     clean=0.4,
+    jitter=0.06,
 )
 
 
@@ -85,14 +85,11 @@ def train(
     settings: Settings,
     teacher: np.ndarray | None = None,
     workspace: Path | None = None,
-    anchors: np.ndarray | None = None,
 ) -> Path:
     """Fine-tunes a copy of `network` on the rows of `faces` in "train"; returns the checkpoint's folder.
 
     crops: uint8 [N, H, W, 3] RGB, row i of `faces`. teacher: embeddings [N, T] of the crops as they are, by a
-    model that knows more; the student learns to give them, through a linear map, for degraded crops. anchors:
-    crops [M, H, W, 3] of faces that are nobody's in training, whose embeddings are to stay as they were,
-    degraded or not, so that the network does not forget faces in general.
+    model that knows more; the student learns to give them, through a linear map, for degraded crops.
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
     best epoch (the last, without such rows): model.safetensors, and model.json with settings, training data
     and history. With a workspace, interrupted training goes on after its last whole epoch, to the same
@@ -134,8 +131,12 @@ def train(
     )
     to_teacher = nn.Linear(size, targets.shape[1], bias=False).to(where)
     nn.init.eye_(to_teacher.weight)
-    if anchors is not None:
-        before = torch.from_numpy(embedding.embed(anchors, network)).to(where)
+    if settings.imprinted and network.graph is not None:
+        _imprint(margin_softmax, torch.from_numpy(embedding.embed(crops[rows], network)), labels)
+    elif settings.imprinted and teacher is not None:
+        axes = torch.linalg.svd(targets[rows], full_matrices=False).Vh[:size]
+        to_teacher.weight.data = F.pad(axes.T, (0, size - len(axes))).contiguous().to(where)
+        _imprint(margin_softmax, targets[rows] @ to_teacher.weight.data.cpu(), labels)
     held = list(network.backbone.parameters())
     for parameter in held[: int(settings.frozen * len(held))]:
         parameter.requires_grad_(False)
@@ -165,22 +166,15 @@ def train(
                 group["lr"] = group["peak"] * rate(step / total, settings)
             margin_softmax.margin = margin(step / total, settings)
             batch = next(batches)
-            shown = crops[rows[batch]]
-            if anchors is not None:
-                drawn = torch.randint(len(anchors), (len(batch) // 2,))
-                shown = np.concatenate([shown, anchors[drawn.numpy()]])
-            images = augment(torch.from_numpy(shown).to(where), settings, generator)
+            images = augment(torch.from_numpy(crops[rows[batch]]).to(where), settings, generator)
             with autocast:
                 embeddings = network(images)
-            embeddings, of_anchors = embeddings.float().split([len(batch), len(shown) - len(batch)])
+            embeddings = embeddings.float()
             label = torch.from_numpy(labels[batch]).to(where)
             loss = margin_softmax(embeddings, label)
             if teacher is not None:
                 agreement = F.cosine_similarity(to_teacher(embeddings), targets[rows[batch]].to(where))
                 loss = loss + settings.distillation * (1 - agreement).mean()
-            if anchors is not None:
-                kept_up = F.cosine_similarity(of_anchors, before[drawn.to(where)])
-                loss = loss + settings.anchoring * (1 - kept_up).mean()
             if not torch.isfinite(loss):
                 bar.close()
                 rescue = (
@@ -223,7 +217,6 @@ def train(
                 "photos": len(rows),
                 "people": people.tolist(),
                 "teacher": teacher is not None,
-                "anchors": 0 if anchors is None else len(anchors),
             },
             "history": history,
         }
@@ -283,6 +276,15 @@ def augment(crops: Tensor, settings: Settings, generator: Generator) -> Tensor:
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     images = degradation.degrade(images, generator, settings.clean, settings.chance)
     return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def _imprint(margin_softmax: CosFaceLoss, embeddings: Tensor, labels: np.ndarray) -> None:
+    """Starts the classes at the means of what is known of them (weight imprinting, Qi et al. 2018).
+
+    From random classes, the first steps would distort what a learnt network knows (Kumar et al. 2022).
+    """
+    means = [embeddings[torch.from_numpy(labels == label)].mean(0) for label in range(labels.max() + 1)]
+    margin_softmax.W.data.copy_(F.normalize(torch.stack(means, 1), dim=0))
 
 
 def _optimizer(learner: nn.ModuleDict, settings: Settings) -> torch.optim.Optimizer:
@@ -379,13 +381,16 @@ def interpolate(
     tuned: model.FaceNetwork,
     crops: np.ndarray,
     faces: pd.DataFrame,
+    most: float = 0.6,
     tolerance: float = 0.002,
     workspace: Path | None = None,
 ) -> Path:
     """Weights between those of `before` and of the checkpoint `tuned` (WiSE-FT, Wortsman et al. 2022).
 
     The share of the tuned weights is the one with the best AUC on "val" among those that lose at most
-    `tolerance` of AUC there on pairs of high-quality photos (on all pairs, where qualities are unknown).
+    `tolerance` of AUC there on pairs of high-quality photos (on all pairs, where qualities are unknown). It
+    is `most` at most: what a larger share gains on these photos it loses on photos of other kinds, which
+    "val" can't show.
     Returns a new checkpoint's folder; its record is that of `tuned`, with `interpolation`: the share chosen,
     and what each share gave. Raises ValueError where there are no "val" rows of two people to choose on, or
     where the networks differ.
@@ -405,7 +410,7 @@ def interpolate(
         raise ValueError(f"the tuned network, {tuned.origin}, is another than the one to start from")
     blend = copy.deepcopy(tuned)
     tried: list[dict[str, float]] = []
-    for share in tqdm(np.linspace(0, 1, 6).round(1).tolist(), "interpolating", leave=False):
+    for share in tqdm(np.linspace(0, most, 4).round(3).tolist(), "interpolating", leave=False):
         blend.load_state_dict(_between(old, new, share))
         embeddings = embedding.embed(crops[np.flatnonzero(val)], blend.to(model.device()))
         tried.append(

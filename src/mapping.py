@@ -97,17 +97,6 @@ def known_people(
     return said[int(np.argmax(aucs >= aucs.max() - NEAR))]
 
 
-def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two models' unit embeddings [N, D1] and [N, D2] as one, float32 [N, D1 + D2]: its cosine is their mean.
-
-    Beside what it was tuned from, a network keeps most of what it learnt, and most of what tuning made it
-    forget comes back. Raises ValueError where the lengths differ.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"row i of both is one photo, but there are {len(first)} and {len(second)} rows")
-    return _unit(np.hstack([_unit(first), _unit(second)]))
-
-
 def _spreads(residuals: np.ndarray, quality: pd.Series) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """Share, offset [D] and covariance [D, D] of the photos of each quality around their people's means.
 

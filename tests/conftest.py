@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts threads that would wait spinning
-
 
 @pytest.fixture(scope="session")
 def real() -> Path:

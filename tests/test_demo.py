@@ -184,14 +184,6 @@ def aligned(photo, points):
     return norm_crop(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), points)
 
 
-def test_strangers_are_upright_crops_of_different_people():
-    crops = demo.strangers(6)
-    assert crops.shape == (6, 112, 112, 3) and crops.dtype == np.uint8
-    assert np.array_equal(crops[:4], demo.strangers(4))
-    assert len(np.unique(crops.reshape(6, -1), axis=0)) == 6
-    assert not np.array_equal(crops, demo.strangers(6, seed=1))
-
-
 def test_only_an_empty_dataset_of_the_project_becomes_a_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "__file__", str(tmp_path / "src" / "demo.py"))
     own = tmp_path / "dataset" / "images"

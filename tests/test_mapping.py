@@ -110,14 +110,3 @@ def test_a_second_model_has_a_say_in_who_it_is(frozen):
     assert auc(mapping.known_people(embeddings, faces, noise), faces, "test_seen") > (
         auc(alone, faces, "test_seen") - 0.01
     )
-
-
-def test_side_by_side_the_cosine_is_the_mean(frozen):
-    embeddings, _ = frozen
-    other = np.random.default_rng(1).normal(size=(480, 4)).astype(np.float32)
-    other /= np.linalg.norm(other, axis=1, keepdims=True)
-    together = mapping.side_by_side(embeddings, other)
-    mean = (embeddings @ embeddings.T + other @ other.T) / 2
-    np.testing.assert_allclose(together @ together.T, mean, atol=1e-5)
-    with pytest.raises(ValueError, match="480 and 479 rows"):
-        mapping.side_by_side(embeddings, other[1:])
