@@ -75,7 +75,7 @@ class Bench:
             settings = replace(settings, epochs=self.epochs)
         folder = self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
         settings = replace(settings, seed=self.seed)
-        teacher = self.base if settings.distillation else None
+        teacher = adapted(self)[0] if settings.distillation else None
         return cached(folder, finetuning.train, network, self.crops, self.faces, settings, teacher)
 
     def tuned(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> model.FaceNetwork:
