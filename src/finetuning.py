@@ -53,7 +53,7 @@ class Settings:
     )
     margin_until: float = 0.6  # share of the steps after which it is fully there
     frozen: float = 0.0  # share of the backbone's weights, counted from the input, that stay as they are
-    distillation: float = 20.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
+    distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
     # what the training photos go through
     clean: float = 0.85  # share of the photos that is not degraded
     chance: float = 0.5  # that an effect acts on a photo that is
