@@ -134,9 +134,10 @@ def train(
     if settings.imprinted and network.graph is not None:
         _imprint(margin_softmax, torch.from_numpy(embedding.embed(crops[rows], network)), labels)
     elif settings.imprinted and teacher is not None:
-        axes = torch.linalg.svd(targets[rows], full_matrices=False).Vh[:size]
-        to_teacher.weight.data = F.pad(axes.T, (0, size - len(axes))).contiguous().to(where)
-        _imprint(margin_softmax, targets[rows] @ to_teacher.weight.data.cpu(), labels)
+        axes = torch.linalg.svd(targets[rows], full_matrices=False).Vh[:size].T
+        axes = F.pad(axes, (0, size - axes.shape[1]))
+        to_teacher.weight.data.copy_(axes)
+        _imprint(margin_softmax, targets[rows] @ axes, labels)
     held = list(network.backbone.parameters())
     for parameter in held[: int(settings.frozen * len(held))]:
         parameter.requires_grad_(False)
