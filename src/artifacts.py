@@ -13,12 +13,14 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 T = TypeVar("T")
 
@@ -41,6 +43,8 @@ def cached(
     file in the workspace is moved into place, not copied. For a folder artefact the function fills a folder
     in its workspace and returns that folder's path.
 
+    Two processes never compute one artefact at once: the second waits, and loads what the first has made.
+
     Raises OSError in one sentence where the disk is full or the old artefact is still open (Windows), and
     TypeError for an argument whose contents cannot be told or a result that does not fit the suffix. Neither
     leaves a broken artefact behind.
@@ -52,7 +56,7 @@ def cached(
                 f"{p}: an artefact ends in .parquet, .csv, .npy, .json or, for a folder, has no suffix."
             )
     names = ", ".join(p.name for p in paths)
-    workspace = paths[0].with_name(f"{paths[0].name}.workspace")
+    workspace = _workspace(paths[0])
 
     signature = inspect.signature(function)
     bound = signature.bind(*args, **kwargs)
@@ -61,26 +65,26 @@ def cached(
     resumable = "workspace" in signature.parameters
     inputs = json.dumps(_inputs(function, bound.arguments), indent=1, ensure_ascii=False)
 
-    before = [_text(_sidecar(p)) for p in paths]
-    if all(text == inputs for text in before) and all(p.exists() for p in paths):
-        try:
-            loaded = _read_all(path, paths)
-        except (ValueError, OSError, EOFError) as error:  # what the libraries raise for a damaged file
-            print(f"{names} cannot be read, computing again: {error}")
-        else:
-            shutil.rmtree(workspace, ignore_errors=True)
-            print(f"loaded {names} (inputs unchanged)")
-            return loaded
-
-    start = time.perf_counter()
+    kept = _unchanged(path, paths, inputs)
+    if kept is not None:
+        return kept[0]
     try:
-        for folder in {p.parent for p in paths}:
-            folder.mkdir(parents=True, exist_ok=True)
-        if resumable:
-            kwargs["workspace"] = _claim(workspace, inputs)
-        # No name of ours may keep the result: Windows cannot move a file while an array is mapped onto it.
-        staged = _stage(function(*args, **kwargs), isinstance(path, tuple), paths, workspace)
-        _commit(staged, paths, workspace, inputs)
+        with _alone(paths[0]) as waited:
+            kept = _unchanged(path, paths, inputs) if waited else None
+            if kept is not None:
+                return kept[0]
+            before, start = _text(_sidecar(paths[0])), time.perf_counter()
+            if resumable:
+                kwargs["workspace"] = _claim(workspace, inputs)
+            try:
+                for folder in {p.parent for p in paths}:
+                    folder.mkdir(parents=True, exist_ok=True)
+                # No name of ours may keep the result: Windows can't move a file that an array is mapped onto.
+                staged = _stage(function(*args, **kwargs), isinstance(path, tuple), paths, workspace)
+                _commit(staged, paths, workspace, inputs)
+            finally:
+                for p in paths:
+                    _remove(_partial(p))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) or _free(paths[0].parent) < 2**20
         if not full:
@@ -91,17 +95,62 @@ def cached(
         raise OSError(
             errno.ENOSPC, f"{message}; what was finished is kept." if resumable else f"{message}."
         ) from error
-    finally:
-        for p in paths:
-            _remove(_partial(p))
-    why = _changed(before[0], inputs)
+    why = _changed(before, inputs)
     print(f"computed {names} in {time.perf_counter() - start:.1f} s" + (f" (changed: {why})" if why else ""))
     # Read back, so that this run and the next hand on the very same value.
     return _read_all(path, paths)
 
 
+def _unchanged(
+    path: Path | str | tuple[Path | str, ...], paths: list[Path], inputs: str
+) -> tuple[Any] | None:
+    """What is kept at `paths`, in a tuple, if it was made from the same inputs and can be read; else None."""
+    if not all(_text(_sidecar(p)) == inputs and p.exists() for p in paths):
+        return None
+    names = ", ".join(p.name for p in paths)
+    try:
+        loaded = _read_all(path, paths)
+    except (ValueError, OSError, EOFError) as error:  # what the libraries raise for a damaged file
+        print(f"{names} cannot be read, computing again: {error}")
+        return None
+    if _workspace(paths[0]).exists():  # of other inputs, or of a run killed at its end
+        with suppress(Timeout), _lock(paths[0]).acquire(timeout=0):
+            shutil.rmtree(_workspace(paths[0]), ignore_errors=True)
+    print(f"loaded {names} (inputs unchanged)")
+    return (loaded,)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Holds the artefact: two notebooks on one folder would spoil each other's work in one workspace.
+
+    Gives whether another process had it, once that one is done. A process that dies lets go.
+    """
+    lock, waited = _lock(path), False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.name} is being computed by another process: waiting for it")
+        lock.acquire()
+        waited = True
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    file = path.parent / ".locks" / f"{path.name}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file)
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.inputs.json")
+
+
+def _workspace(path: Path) -> Path:
+    return path.with_name(f"{path.name}.workspace")
 
 
 def _partial(path: Path) -> Path:

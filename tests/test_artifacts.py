@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,11 @@ class Calls:
 def calls():
     Calls.count = 0
     return Calls
+
+
+def left(folder):
+    """Names of what is in the folder, the locks aside."""
+    return sorted(p.name for p in folder.iterdir() if p.name != ".locks")
 
 
 def numbers(rows, scale=1.0):
@@ -80,7 +86,7 @@ def test_loads_what_was_computed_with_both_runs_alike(tmp_path, name, value, cap
             assert got == value
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"computed {name} in") and said[1] == f"loaded {name} (inputs unchanged)"
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, f"{name}.inputs.json"])
+    assert left(tmp_path) == sorted([name, f"{name}.inputs.json"])
 
 
 def test_defaults_count_and_spelling_does_not(tmp_path):
@@ -201,7 +207,7 @@ def test_a_fingerprint_speaks_for_its_owner():
 def test_an_argument_that_cannot_be_told_is_refused_by_name(tmp_path):
     with pytest.raises(TypeError, match=r"other\['x'\] is a object"):
         cached(tmp_path / "e.json", echo, 1, other={"x": object()})
-    assert not any(tmp_path.iterdir())
+    assert not left(tmp_path)
 
 
 def load_module(path, source):
@@ -303,7 +309,7 @@ def test_an_interrupted_run_resumes_only_for_the_same_inputs(tmp_path):
     (tmp_path / "stop").unlink()
     cached(path, checkpoint, 6)  # other inputs: starts from nothing
     assert Calls.count == 4 + 2 + 6
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["network", "network.inputs.json"]
+    assert left(tmp_path) == ["network", "network.inputs.json"]
 
 
 def test_wrong_results_are_refused_and_leave_nothing_behind(tmp_path):
@@ -316,7 +322,7 @@ def test_wrong_results_are_refused_and_leave_nothing_behind(tmp_path):
         cached((tmp_path / "a.json", tmp_path / "b.json"), lambda: ({},))
     with pytest.raises(ValueError, match="has no suffix"):
         cached(tmp_path / "a.pkl", echo, 1)
-    assert not any(tmp_path.iterdir())
+    assert not left(tmp_path)
 
 
 def test_a_damaged_artefact_is_computed_again(tmp_path, capsys):
@@ -339,7 +345,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old_artefact(tmp_path, monkey
     with pytest.raises(OSError, match=r"disk is full: t\.parquet .* Free some space") as caught:
         cached(path, lambda rows: TABLE, 3)
     assert caught.value.errno == errno.ENOSPC
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.parquet", "t.parquet.inputs.json"]
+    assert left(tmp_path) == ["t.parquet", "t.parquet.inputs.json"]
     pd.testing.assert_frame_equal(pd.read_parquet(path), TABLE)
 
 
@@ -354,7 +360,7 @@ def test_what_numpy_raises_on_a_full_disk_is_recognised(tmp_path, monkeypatch, f
     monkeypatch.setattr(artifacts, "_free", lambda folder: free)
     with pytest.raises(OSError, match=message):
         cached(tmp_path / "n.npy", numbers, 9)
-    assert not any(tmp_path.iterdir())
+    assert not left(tmp_path)
 
 
 def test_an_open_artefact_is_a_sentence_on_windows(tmp_path, monkeypatch):
@@ -364,7 +370,7 @@ def test_an_open_artefact_is_a_sentence_on_windows(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", held)
     with pytest.raises(PermissionError, match="restart the notebook's kernel"):
         cached(tmp_path / "n.npy", numbers, 2)
-    assert not any(tmp_path.iterdir())
+    assert not left(tmp_path)
 
 
 KILLED = """
@@ -401,3 +407,59 @@ def test_killed_between_any_two_moves_it_never_pairs_old_with_new(tmp_path, call
         faces, crops = cached(paths, pair, rows)
         assert len(faces) == len(crops) == rows
     assert not [p for p in tmp_path.iterdir() if p.name.endswith((".partial", ".workspace"))]
+
+
+TOGETHER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from src import artifacts
+from tests import test_artifacts
+folder = Path(sys.argv[1])
+(folder / f"ready-{{sys.argv[2]}}").touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+artifacts.cached(folder / "lines.json", test_artifacts.slow_lines, folder, int(sys.argv[3]))
+"""
+
+
+def slow_lines(folder, count, workspace=None):
+    """Appends to a file in the workspace, as an interrupted stage does that goes on."""
+    (folder / "runs.txt").open("a").write(f"{count}\n")
+    log = workspace / "log.txt"
+    for i in range(count):
+        with log.open("a") as file:
+            file.write(f"{i}\n")
+        time.sleep(0.02)
+    return {"lines": log.read_text().split()}
+
+
+@pytest.mark.parametrize(("counts", "runs"), [((30, 30), 1), ((30, 25), 2)])
+def test_two_processes_on_one_folder_take_turns(tmp_path, counts, runs):
+    script = TOGETHER.format(root=str(Path(__file__).parents[1]))
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path), str(i), str(count)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i, count in enumerate(counts)
+    ]
+    said = "".join(process.communicate(timeout=120)[0] for process in started)
+    assert [process.returncode for process in started] == [0, 0]
+    assert "lines.json is being computed by another process: waiting for it" in said
+    assert len((tmp_path / "runs.txt").read_text().split()) == runs
+    lines = json.loads((tmp_path / "lines.json").read_text())["lines"]
+    assert lines == [str(i) for i in range(len(lines))] and len(lines) in counts
+
+
+def test_loading_leaves_the_work_of_another_process_alone(tmp_path):
+    path = tmp_path / "network"
+    cached(path, checkpoint, 2)
+    workspace = tmp_path / "network.workspace"
+    workspace.mkdir()
+    with artifacts._alone(path):
+        cached(path, checkpoint, 2)
+        assert workspace.is_dir()
+    cached(path, checkpoint, 2)
+    assert not workspace.exists()
