@@ -128,8 +128,8 @@ def interpolated(bench: Bench) -> tuple[np.ndarray, Embedder]:
 
 
 def adapted_known(bench: Bench) -> tuple[np.ndarray, None]:
-    tuned, between = adapted(bench)[0], interpolated(bench)[0]
-    return mapping.known_people(bench.base, bench.faces, tuned, between), None
+    between = interpolated(bench)[0]
+    return mapping.known_people(mapping.linear_map(between, bench.faces), bench.faces, looks=between), None
 
 
 def low_rank(bench: Bench) -> tuple[np.ndarray, Embedder]:
