@@ -1,7 +1,7 @@
 """Detection rate and AUC of a pack as shipped and with our crops, per set and quality, and retry by retry.
 
-    python -m benchmarks.detection_rate --root ../shared/real frmdb lfw3d study6
-    python -m benchmarks.detection_rate --root ../shared/real --faithful frmdb lfw3d study6
+    python -m benchmarks.detection_rate --root FACE_TEST_DATA frmdb lfw3d study6
+    python -m benchmarks.detection_rate --root FACE_TEST_DATA --faithful frmdb lfw3d study6
 
 As shipped, a pair with a photo in which no face is found is a non-match. With --faithful, every photo also
 goes through `FaceAnalysis` itself, and the largest differences from our baseline are shown.

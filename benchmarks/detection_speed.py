@@ -1,6 +1,6 @@
 """Throughput of the loop that everyone writes against ours, on the same photos, side by side in one run.
 
-    python -m benchmarks.detection_speed --root ../shared/real frmdb/images lfw3d/images
+    python -m benchmarks.detection_speed --root FACE_TEST_DATA frmdb/images lfw3d/images
 
 The loop is `app.get(cv2.imread(photo))` with `FaceAnalysis` as it comes. Ours is `faces.extract` and
 `pack.recognise`, that is detection with all retries, alignment and embeddings. They take turns on slices of
