@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -67,15 +68,30 @@ class Bench:
         columns = splitting.split(self.faces, SETS[name][0], seed=split)
         self.faces = self.faces.assign(split=columns["split"])
         self.base = cached(out / name / "base.npy", embedding.embed, self.crops, self.pack)
-        self.generic, self.generic_crops = prepared(data, out, "lfw3d", self.pack)
+        generic, crops = prepared(data, out, "lfw3d", self.pack)
+        self.strangers = generic["identity"].to_numpy()
+        self.generic = {"lfw3d": crops, "lfw3d at 20 px": shrunk(crops, 20)}
+
+    @cached_property
+    def generic_base(self) -> dict[str, float]:
+        return {test: self.generic_auc(test, self.pack) for test in self.generic}
+
+    def generic_auc(self, test: str, network: model.FaceNetwork | insightface_pack.Pack) -> float:
+        return verification.auc(embedding.embed(self.generic[test], network), self.strangers)
+
+    @cached_property
+    def teacher(self) -> np.ndarray:
+        return embedding.embed(self.crops, tuned(self))
+
+    def folder(self, arm: str) -> Path:
+        return self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
 
     def trained(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> Path:
         if self.epochs and network.graph is None:
             settings = replace(settings, epochs=self.epochs)
-        folder = self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
         settings = replace(settings, seed=self.seed)
-        teacher = embedding.embed(self.crops, tuned(self)) if settings.distillation else None
-        return cached(folder, finetuning.train, network, self.crops, self.faces, settings, teacher)
+        teacher = self.teacher if settings.distillation else None
+        return cached(self.folder(arm), finetuning.train, network, self.crops, self.faces, settings, teacher)
 
 
 def prepared(
@@ -99,15 +115,11 @@ def known_people(bench: Bench) -> np.ndarray:
     return mapping.known_people(bench.base, bench.faces)
 
 
-def student(name: str, settings: finetuning.Settings) -> Callable[[Bench], model.FaceNetwork]:
-    def arm(bench: Bench) -> model.FaceNetwork:
-        network = model.resnet50("none", input_size=48, seed=bench.seed)
-        return model.load(bench.trained(name, network, settings))
-
-    return arm
-
-
-resnet50 = student("resnet50", STUDENT)
+def resnet50(
+    bench: Bench, arm: str = "resnet50", settings: finetuning.Settings = STUDENT
+) -> model.FaceNetwork:
+    network = model.resnet50("none", input_size=48, seed=bench.seed)
+    return model.load(bench.trained(arm, network, settings))
 
 
 def resnet50_beside(bench: Bench) -> np.ndarray:
@@ -122,7 +134,7 @@ def tuned(bench: Bench) -> model.FaceNetwork:
 
 def interpolated(bench: Bench) -> model.FaceNetwork:
     before = model.from_pack(bench.pack.recogniser_file)
-    target = bench.out / bench.name / f"interpolated-{bench.split}-{bench.seed}"
+    target = bench.folder("interpolated")
     return model.load(cached(target, finetuning.interpolate, before, tuned(bench), bench.crops, bench.faces))
 
 
@@ -168,7 +180,9 @@ ARMS: dict[str, Arm] = {
     "ResNet-50": resnet50,  # after its teacher, the recogniser as tuned, so that its time is its own
     "ResNet-50 beside the pack": resnet50_beside,
 }
-ABLATED = {name: student(name, settings) for name, settings in ABLATION.items()}
+ABLATED: dict[str, Arm] = {
+    arm: partial(resnet50, arm=arm, settings=settings) for arm, settings in ABLATION.items()
+}
 
 
 def shrunk(crops: np.ndarray, side: int) -> np.ndarray:
@@ -193,11 +207,9 @@ def measured(bench: Bench, arm: str, function: Arm) -> pd.DataFrame:
         if (bench.faces["split"] == name).any()
     }
     rows = verification.report(verification.evaluate({BASE: bench.base, arm: embeddings}, tests))
-    identity = bench.generic["identity"].to_numpy()
-    for test, crops in (("lfw3d", bench.generic_crops), ("lfw3d at 20 px", shrunk(bench.generic_crops, 20))):
-        if not isinstance(found, np.ndarray):
-            old = verification.auc(embedding.embed(crops, bench.pack), identity)
-            auc = verification.auc(embedding.embed(crops, found), identity)
+    if not isinstance(found, np.ndarray):
+        for test, old in bench.generic_base.items():
+            auc = bench.generic_auc(test, found)
             line = {"test": test, "quality": "all"}
             more = [{"model": BASE, "auc": old, **line}]
             more.append({"model": arm, "auc": auc, "auc_difference": auc - old, **line})
@@ -233,7 +245,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", default=os.environ.get("FACE_TEST_DATA"))
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps runs, networks and tables")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS, *ABLATED], default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS | ABLATED, default=list(ARMS))
     parser.add_argument(
         "--ablation", action="store_true", help="ResNet-50 with one ingredient less at a time, too"
     )
@@ -255,7 +267,7 @@ def main() -> None:
                     file = given.out / name / f"{arm.replace(' ', '-')}-{split}-{seed}.csv"
                     if not file.is_file():
                         bench = bench or Bench(given.data, given.out, name, split, seed, given.epochs)
-                        rows = measured(bench, arm, {**ARMS, **ABLATED}[arm])
+                        rows = measured(bench, arm, (ARMS | ABLATED)[arm])
                         rows.to_csv(file.with_suffix(".partial"), index=False)
                         file.with_suffix(".partial").replace(file)
                     parts.append(pd.read_csv(file))
