@@ -2,16 +2,19 @@
 
 `cached(path, function, ...)` is the only place that knows files are caches; the functions it calls take and
 return plain values. Beside each artefact, `<artefact>.inputs.json` says in readable form what went in.
+Whoever else writes a file does it with `whole`, within `room_for`.
 """
 
 import ast
 import dataclasses
 import errno
+import functools
 import hashlib
 import inspect
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +26,9 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
+_SOURCE = Path(__file__).resolve().parent  # whose modules count as code that a function can reach
 _SHORT = 120  # characters: longer strings are shown in the inputs file as a digest
 _CHUNK = 64 * 2**20  # bytes of an array hashed at a time, so that a memory-mapped one never fills the memory
 
@@ -35,8 +40,9 @@ def cached(
 
     The suffix says what is kept: .parquet and .csv a DataFrame, .npy an array (handed back memory-mapped,
     read-only), .json a dict, none a folder. A tuple of paths keeps the parts of a returned tuple. Inputs are
-    the arguments' contents, defaults included, and the code of the function's module, comments and docstrings
-    aside. Code in other modules is not watched: delete the artefact after changing it.
+    the arguments' contents, defaults included, and the code that the function can reach: its module and the
+    modules of `src` that it imports, followed, comments and docstrings aside. Of a table, only the columns
+    count that the function `uses`, and only these are given to it. Other packages' code is not watched.
 
     A `function` with a parameter `workspace` is given a private folder there, which survives an interruption
     as long as the inputs stay the same: that is how it resumes. An array that is memory-mapped onto a .npy
@@ -59,46 +65,117 @@ def cached(
     workspace = _workspace(paths[0])
 
     signature = inspect.signature(function)
-    bound = signature.bind(*args, **kwargs)
+    resumable = "workspace" in signature.parameters
+    bound = signature.bind(*args, **kwargs, **({"workspace": None} if resumable else {}))
+    bound.arguments.pop("workspace", None)
+    for name, columns in getattr(function, "uses", {}).items():
+        if isinstance(table := bound.arguments.get(name), pd.DataFrame):
+            bound.arguments[name] = table[list(columns)]
+    args, kwargs = bound.args, bound.kwargs
     bound.apply_defaults()
     bound.arguments.pop("workspace", None)
-    resumable = "workspace" in signature.parameters
     inputs = json.dumps(_inputs(function, bound.arguments), indent=1, ensure_ascii=False)
 
     kept = _unchanged(path, paths, inputs)
     if kept is not None:
         return kept[0]
-    try:
-        with _alone(paths[0]) as waited:
-            kept = _unchanged(path, paths, inputs) if waited else None
-            if kept is not None:
-                return kept[0]
-            before, start = _text(_sidecar(paths[0])), time.perf_counter()
-            if resumable:
-                kwargs["workspace"] = _claim(workspace, inputs)
-            try:
-                for folder in {p.parent for p in paths}:
-                    folder.mkdir(parents=True, exist_ok=True)
-                # No name of ours may keep the result: Windows can't move a file that an array is mapped onto.
-                staged = _stage(function(*args, **kwargs), isinstance(path, tuple), paths, workspace)
-                _commit(staged, paths, workspace, inputs)
-            finally:
-                for p in paths:
-                    _remove(_partial(p))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or _free(paths[0].parent) < 2**20
-        if not full:
-            raise
-        message = (
-            f"The disk is full: {names} could not be written to {paths[0].parent}. Free some space, run again"
-        )
-        raise OSError(
-            errno.ENOSPC, f"{message}; what was finished is kept." if resumable else f"{message}."
-        ) from error
+    with room_for(names, paths[0].parent, resumable), _alone(paths[0]) as waited:
+        kept = _unchanged(path, paths, inputs) if waited else None
+        if kept is not None:
+            return kept[0]
+        before, start = _text(_sidecar(paths[0])), time.perf_counter()
+        if resumable:
+            kwargs["workspace"] = _claim(workspace, inputs)
+        try:
+            for folder in {p.parent for p in paths}:
+                folder.mkdir(parents=True, exist_ok=True)
+            # No name of ours may keep the result: Windows can't move a file that an array is mapped onto.
+            staged = _stage(function(*args, **kwargs), isinstance(path, tuple), paths, workspace)
+            _commit(staged, paths, workspace, inputs)
+        finally:
+            for p in paths:
+                _remove(_partial(p))
     why = _changed(before, inputs)
     print(f"computed {names} in {time.perf_counter() - start:.1f} s" + (f" (changed: {why})" if why else ""))
     # Read back, so that this run and the next hand on the very same value.
     return _read_all(path, paths)
+
+
+def uses(**columns: tuple[str, ...]) -> Callable[[F], F]:
+    """Says which columns of its table arguments a function needs: `cached` gives it these and no others.
+
+    So a change in any other column is no reason to compute again, and a column that is not named here cannot
+    be used by mistake.
+
+    Raises TypeError where the function has no such argument.
+    """
+
+    def marked(function: F) -> F:
+        unknown = sorted(set(columns) - set(inspect.signature(function).parameters))
+        if unknown:
+            raise TypeError(f"{function.__qualname__} has no argument {', '.join(unknown)}.")
+        function.uses = columns  # type: ignore[attr-defined]
+        return function
+
+    return marked
+
+
+# ---------------------------------------------------------------- for all who write files
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Gives a name beside `file` to write to, of the same suffix. The file appears when the block is done.
+
+    Where the block fails there is no trace of it, and what was at `file` before is still there.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.stem}.partial{file.suffix}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(what: str, folder: Path, resumable: bool = False) -> Iterator[None]:
+    """Turns an error of a full disk into OSError with one sentence: `what` was not written to `folder`."""
+    try:
+        yield
+    except OSError as error:
+        told = str(error.strerror).startswith("The disk is full")  # by a `room_for` further in
+        # NumPy says how many bytes were written, not that the disk is full.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or _free(folder) < 2**20
+        if told or not full:
+            raise
+        kept = "; what was finished is kept" if resumable else ""
+        sentence = f"The disk is full: {what} could not be written to {folder}."
+        raise OSError(errno.ENOSPC, f"{sentence} Free some space and run again{kept}.") from error
+
+
+@contextmanager
+def workspace_or_temporary(workspace: Path | None) -> Iterator[Path]:
+    """Gives the workspace, or, without one, a temporary folder that goes at the end."""
+    if workspace is not None:
+        workspace.mkdir(parents=True, exist_ok=True)
+        yield workspace
+        return
+    # Windows can't remove a file that a returned array is still mapped onto.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits."""
+    hasher = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+# ---------------------------------------------------------------- one artefact
 
 
 def _unchanged(
@@ -195,15 +272,62 @@ def _changed(before: str, now: str) -> str:
 
 
 def _code(thing: Callable[..., Any] | type) -> str:
-    """Digest of the module that defines `thing`; comments, docstrings and layout do not count."""
+    """Digest of the code that `thing` can reach; comments, docstrings and layout do not count."""
     module = inspect.getmodule(thing)
-    tree = ast.parse(inspect.getsource(module if module and hasattr(module, "__file__") else thing))
+    file = getattr(module, "__file__", None)
+    if file is None:  # defined in a notebook
+        return _digest(_bare(inspect.getsource(thing)).encode())
+    return _digest(*(_bare(_text(path)).encode() for path in _reached(Path(file).resolve())))
+
+
+def _reached(file: Path) -> list[Path]:
+    """The file of a module and of all modules of `src` that it imports, directly or not; itself first."""
+    reached = [file]
+    for one in reached:  # grows on the way
+        found = [path for name in _imported(one) for path in _module_files(name)]
+        reached += [path for path in dict.fromkeys(found) if path not in reached]
+    return [file, *sorted(reached[1:])]
+
+
+def _imported(file: Path) -> list[str]:
+    """Dotted names below `src` that a module imports, at its top or inside its functions."""
+    inside = file.is_relative_to(_SOURCE)
+    package = ["src", *file.relative_to(_SOURCE).parent.parts] if inside else []
+    names = []
+    for node in _import_statements(_text(file)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        else:
+            # `from . import` is of level 1, any import by its full name of level 0.
+            start = package[: len(package) - node.level + 1] if node.level else []
+            place = ".".join([*start, node.module] if node.module else start)
+            names += [f"{place}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.startswith("src.")]
+
+
+@functools.lru_cache(maxsize=256)
+def _import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def _module_files(name: str) -> list[Path]:
+    """What importing a dotted name runs: its packages' files and, where it is a module, the module's."""
+    parts = name.split(".")[1:]
+    places = [_SOURCE.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    files = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
+    return [file for file in files if file.is_file()]
+
+
+@functools.lru_cache(maxsize=256)
+def _bare(source: str) -> str:
+    """The source without comments, docstrings and layout."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
             ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return _digest(ast.unparse(tree).encode())
+    return ast.unparse(tree)
 
 
 def _digest(*parts: bytes | memoryview) -> str:
@@ -242,6 +366,8 @@ def _describe(value: Any, name: str) -> Any:
         return [_describe(part, f"{name}[{i}]") for i, part in enumerate(value)]
     if callable(getattr(value, "state_dict", None)):
         return _describe_network(value)
+    if inspect.isfunction(value) and "<locals>" not in value.__qualname__:
+        return f"{value.__module__}.{value.__qualname__}, {_code(value)}"
     raise TypeError(
         f"Argument {name} is a {type(value).__name__}, whose contents cannot be told: pass numbers, text, "
         "paths, tables, arrays, networks or dataclasses of these, or give it an attribute `fingerprint`."
@@ -270,10 +396,15 @@ def _describe_array(array: np.ndarray) -> str:
 def _describe_network(network: Any) -> str:
     """A torch module, by its class's code, its structure and its weights."""
     state = [f"{name} {tensor.dtype} {list(tensor.shape)}" for name, tensor in network.state_dict().items()]
-    # In double precision, because NumPy has no bfloat16; exact for every floating type.
-    weights = (tensor.double().numpy(force=True).tobytes() for tensor in network.state_dict().values())
+    # As bytes, because NumPy has no bfloat16.
+    weights = (_raw(tensor) for tensor in network.state_dict().values())
     digest = _digest(_code(type(network)).encode(), str(network).encode(), repr(state).encode(), *weights)
     return f"{type(network).__name__} network, {digest}"
+
+
+def _raw(tensor: Any) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(sys.modules["torch"].uint8).numpy().tobytes() if flat.numel() else b""
 
 
 # ---------------------------------------------------------------- files

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import importlib.util
 import json
 import signal
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import src
 from src import artifacts
 from src.artifacts import cached
 
@@ -238,10 +240,175 @@ def test_code_counts_but_comments_docstrings_and_layout_do_not(tmp_path):
     assert values[1] == values[3] != values[5]
 
 
+KITCHEN = {
+    "recipe.py": """
+        from src.kitchen import dough
+
+        def make():
+            from src.kitchen.oven.heat import degrees
+            return {"value": [dough.FLOUR, dough.salt(), degrees()]}
+        """,
+    "__init__.py": "",
+    "dough.py": """
+        import src.kitchen.salt
+
+        FLOUR = 1
+
+        def salt():
+            '''How much salt.'''
+            return src.kitchen.salt.GRAMS  # not sugar
+        """,
+    "salt.py": "GRAMS = 1",
+    "oven/__init__.py": """
+        from src.kitchen import salt
+
+        salt.HEAT = 1
+        """,
+    "oven/heat.py": """
+        from src.kitchen import salt
+
+        def degrees():
+            return salt.HEAT
+        """,
+    "cellar.py": "BOTTLES = 1",
+}
+
+
+@pytest.fixture
+def kitchen(tmp_path, monkeypatch):
+    """A package of `src` beside the project's own: its folder, and what a new run of Python makes with it."""
+    source = tmp_path / "src"
+    folder = source / "kitchen"
+    for name, code in KITCHEN.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(code), encoding="utf-8")
+    monkeypatch.setattr(artifacts, "_SOURCE", source)
+    monkeypatch.setattr(src, "__path__", [*src.__path__, str(source)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # compiled files are dated by the second
+
+    def forget():
+        vars(src).pop("kitchen", None)
+        for name in [name for name in sys.modules if name.startswith("src.kitchen")]:
+            del sys.modules[name]
+
+    def run(module="recipe"):
+        forget()
+        importlib.invalidate_caches()
+        return cached(tmp_path / "out" / "d.json", importlib.import_module(f"src.kitchen.{module}").make)
+
+    yield folder, run
+    forget()
+
+
+def change(file, old, new):
+    code = file.read_text(encoding="utf-8")
+    assert old in code
+    file.write_text(code.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "value"),
+    [
+        ("dough.py", "FLOUR = 1", "FLOUR = 2", [2, 1, 1]),  # imported at the top
+        ("salt.py", "GRAMS = 1", "GRAMS = 2", [1, 2, 1]),  # imported by what is imported
+        ("oven/heat.py", "return salt.HEAT", "return 2", [1, 1, 2]),  # imported inside the function
+        ("oven/__init__.py", "HEAT = 1", "HEAT = 2", [1, 1, 2]),  # run on the way to a module of its package
+    ],
+)
+def test_a_change_in_a_module_that_is_imported_is_noticed(kitchen, capsys, name, old, new, value):
+    folder, run = kitchen
+    assert run() == run() == {"value": [1, 1, 1]}
+    assert capsys.readouterr().out.count("computed") == 1
+    change(folder / name, old, new)
+    assert run() == {"value": value}
+    assert "(changed: code)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("dough.py", "How much salt.", "Salt, in grams."),
+        ("dough.py", "# not sugar", "# nor pepper"),
+        ("dough.py", "FLOUR = 1", "FLOUR   =   1"),
+        ("cellar.py", "BOTTLES = 1", "BOTTLES = 2"),  # nobody imports it
+    ],
+)
+def test_a_change_that_the_function_cannot_see_is_none(kitchen, capsys, name, old, new):
+    folder, run = kitchen
+    run()
+    change(folder / name, old, new)
+    capsys.readouterr()
+    run()
+    assert capsys.readouterr().out == "loaded d.json (inputs unchanged)\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "expression"),
+    [
+        ("from src.kitchen import dough", "dough.FLOUR"),
+        ("from src.kitchen.dough import FLOUR as flour", "flour"),
+        ("import src.kitchen.dough as dough", "dough.FLOUR"),
+        ("import src.kitchen.dough", "src.kitchen.dough.FLOUR"),
+        ("from src.kitchen.dough import *", "FLOUR"),
+        ("from . import dough", "dough.FLOUR"),
+        ("from .dough import FLOUR", "FLOUR"),
+        ("from ..kitchen.dough import FLOUR", "FLOUR"),
+    ],
+)
+def test_every_form_of_import_is_followed(kitchen, statement, expression):
+    folder, run = kitchen
+    code = f"{statement}\ndef make():\n    return {{'value': {expression}}}\n"
+    (folder / "bread.py").write_text(code, encoding="utf-8")
+    assert run("bread") == {"value": 1}
+    change(folder / "dough.py", "FLOUR = 1", "FLOUR = 2")
+    assert run("bread") == {"value": 2}
+
+
+def test_modules_that_import_each_other_are_followed_once(kitchen):
+    folder, run = kitchen
+    change(folder / "salt.py", "GRAMS = 1", "GRAMS = 1\ndef late():\n    from src.kitchen import dough")
+    assert run() == {"value": [1, 1, 1]}
+    change(folder / "salt.py", "GRAMS = 1", "GRAMS = 2")
+    assert run() == {"value": [1, 2, 1]}
+
+
 def test_the_reader_is_told_what_changed(tmp_path, capsys):
     cached(tmp_path / "n.npy", numbers, 2)
     cached(tmp_path / "n.npy", numbers, 3)
     assert "(changed: rows)" in capsys.readouterr().out
+
+
+@artifacts.uses(table=("path", "bytes"))
+def total(table, column="bytes"):
+    Calls.count += 1
+    return {"value": int(table[column].sum()), "columns": list(table)}
+
+
+def test_only_the_columns_that_a_function_uses_count(tmp_path, capsys):
+    path = tmp_path / "d.json"
+    assert cached(path, total, TABLE) == {"value": 30, "columns": ["path", "bytes"]}
+    assert cached(path, total, TABLE.assign(quality="a new sentence"))["value"] == 30
+    assert cached(path, total, table=TABLE.drop(columns="quality").assign(another=1))["value"] == 30
+    assert cached(path, total, TABLE[["bytes", "score", "path"]])["value"] == 30  # in another order
+    assert Calls.count == 1
+    assert cached(path, total, TABLE.assign(bytes=[10, 21]))["value"] == 31
+    assert "(changed: table)" in capsys.readouterr().out
+    cached(path, total, TABLE.iloc[:1])
+    assert Calls.count == 3
+
+
+def test_a_column_that_is_not_declared_cannot_be_used(tmp_path):
+    with pytest.raises(KeyError, match="score"):
+        cached(tmp_path / "d.json", total, TABLE, column="score")
+    with pytest.raises(KeyError, match="bytes"):  # nor can one that is declared be missing
+        cached(tmp_path / "d.json", total, TABLE[["path"]])
+    assert not left(tmp_path)
+    assert total(TABLE)["columns"] == list(TABLE)  # outside `cached` a function is as it was
+
+
+def test_columns_of_an_argument_that_does_not_exist_are_refused():
+    with pytest.raises(TypeError, match="total has no argument tables"):
+        artifacts.uses(tables=("path",))(total)
 
 
 def pair(rows, workspace=None):
@@ -361,6 +528,82 @@ def test_what_numpy_raises_on_a_full_disk_is_recognised(tmp_path, monkeypatch, f
     with pytest.raises(OSError, match=message):
         cached(tmp_path / "n.npy", numbers, 9)
     assert not left(tmp_path)
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    file = tmp_path / "new" / "m.safetensors"
+    with artifacts.whole(file) as partial:
+        assert partial.suffix == file.suffix and partial.parent == file.parent
+        partial.write_text("first")
+        assert not file.exists()
+    assert file.read_text() == "first" and left(file.parent) == [file.name]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path, error):
+    old, new = tmp_path / "old.npy", tmp_path / "new.npy"
+    old.write_text("old")
+    for file in (old, new):
+        with pytest.raises(error), artifacts.whole(file) as partial:
+            partial.write_text("half of it")
+            raise error
+    assert left(tmp_path) == ["old.npy"] and old.read_text() == "old"
+
+
+def disk_full(code=errno.ENOSPC):
+    raise OSError(code, "No space left on device")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence_for_whoever_writes(tmp_path, code):
+    with (
+        pytest.raises(OSError, match="disk is full") as caught,
+        artifacts.room_for("the pack mine", tmp_path),
+    ):
+        disk_full(code)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.strerror == (
+        f"The disk is full: the pack mine could not be written to {tmp_path}. Free some space and run again."
+    )
+    kept = r"run again; what was finished is kept\."
+    with pytest.raises(OSError, match=kept), artifacts.room_for("x", tmp_path, resumable=True):
+        disk_full()
+
+
+def test_a_full_disk_is_told_once_by_who_knows_most(tmp_path):
+    def make():
+        with artifacts.room_for("one part", tmp_path):
+            disk_full()
+
+    with pytest.raises(OSError, match="one part") as caught, artifacts.room_for("everything", tmp_path):
+        make()
+    assert str(caught.value).count("disk is full") == 1
+    with pytest.raises(OSError, match="one part") as caught:
+        cached(tmp_path / "d.json", make)
+    assert str(caught.value).count("disk is full") == 1
+
+
+def test_other_errors_pass_unchanged(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "No such file"), ValueError("no")):
+        with pytest.raises(type(error)) as caught, artifacts.room_for("x", tmp_path / "missing"):
+            raise error
+        assert caught.value is error
+
+
+def test_without_a_workspace_there_is_a_folder_that_goes(tmp_path):
+    given = tmp_path / "given" / "workspace"
+    with artifacts.workspace_or_temporary(given) as folder:
+        assert folder == given and folder.is_dir()
+    assert given.is_dir()
+    with artifacts.workspace_or_temporary(None) as folder:
+        (folder / "part.npy").touch()
+    assert not folder.exists()
+
+
+def test_sha256_is_of_all_bytes(tmp_path):
+    for data in (b"", b"abc", bytes(3 * 2**20 + 1)):
+        (tmp_path / "file").write_bytes(data)
+        assert artifacts.sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
 
 
 def test_an_open_artefact_is_a_sentence_on_windows(tmp_path, monkeypatch):
