@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src import cleaning, dataset
+from src.photos import cleaning, finding
 
 Mutation = Callable[[bytearray, np.random.Generator], bytearray]
 OPTIONS: dict[str, list[dict[str, object]]] = {
@@ -141,7 +141,7 @@ def main() -> None:
             place.parent.mkdir(exist_ok=True)
             place.write_bytes(data)
         start = time.perf_counter()
-        images = cleaning.clean(dataset.find(folder), folder)
+        images = cleaning.clean(finding.find(folder), folder)
         wall = time.perf_counter() - start
         disagreements: Counter[str] = Counter()
         for path in images.loc[images["status"] == "ok", "path"]:

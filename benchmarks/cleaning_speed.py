@@ -3,7 +3,7 @@
     python benchmarks/cleaning_speed.py --files 100000 --side 64
 
 Makes a folder of JPEGs with textures (1 % of them damaged in one of six ways), then times, in this order and
-on the same files in the page cache: a loop of `Image.open(path).verify()`, `dataset.find` + `cleaning.clean`,
+on the same files in the page cache: a loop of `Image.open(path).verify()`, `finding.find` + `cleaning.clean`,
 and the loop again.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from src import cleaning, dataset
+from src.photos import cleaning, finding
 
 DAMAGES: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "cut": lambda data, rng: data[: rng.integers(len(data) // 3, len(data) - 2)],
@@ -73,10 +73,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)
         damaged = make(folder, options.files, options.side)
-        paths = [str(folder / path) for path in sorted(dataset.find(folder)["path"])]
+        paths = [str(folder / path) for path in sorted(finding.find(folder)["path"])]
         first, failed = verify_loop(paths)
         start = time.perf_counter()
-        images = dataset.find(folder)
+        images = finding.find(folder)
         found = time.perf_counter() - start
         images = cleaning.clean(images, folder, workers=options.workers)
         wall = time.perf_counter() - start

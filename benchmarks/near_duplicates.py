@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import simplejpeg
 
-from src import cleaning, dataset
+from src.photos import cleaning, decoding, finding
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -76,9 +76,9 @@ def copies_found(photos: pd.DataFrame, folder: Path, change: Change, quality: in
             person = mixed / path.split("/")[0]
             person.mkdir(exist_ok=True)
             os.link(folder / path, person / f"{number:06d} photo")
-            pixels = np.ascontiguousarray(change(dataset.read_rgb(folder / path), rng))
+            pixels = np.ascontiguousarray(change(decoding.read_rgb(folder / path), rng))
             (person / f"{number:06d} copy").write_bytes(simplejpeg.encode_jpeg(pixels, quality=quality))
-        images = cleaning.clean(dataset.find(mixed), mixed, minimum_side=1)
+        images = cleaning.clean(finding.find(mixed), mixed, minimum_side=1)
         groups = images.set_index("path")["group"]
         twins = images["duplicate_of"].to_numpy()
         names = images["path"].to_numpy()
@@ -114,7 +114,7 @@ def main() -> None:
     folders = options.folders or [real / name / "images" for name in ("lfw3d", "frmdb", "study6")]
     recall, merges = {}, {}
     for folder in folders:
-        photos = cleaning.clean(dataset.find(folder), folder)
+        photos = cleaning.clean(finding.find(folder), folder)
         merges[folder.parent.name] = merged(photos)
         # Of what the set itself holds twice, one photo is enough.
         single = photos[(photos["status"] == "ok") & ~photos["group"].duplicated()]

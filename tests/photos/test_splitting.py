@@ -1,45 +1,20 @@
-"""Splits: nothing leaks, nothing is lost, nothing depends on order; folders are whole and harmless."""
+"""Splits: nothing leaks, nothing is lost, nothing depends on the order of rows."""
 
-import errno
-import os
-import shutil
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from src import splitting
-from src.splitting import SPLITS
-
-
-def table(people, set_aside=()):
-    """A cleaned table from {identity: {quality: sizes of its groups}}; every photo has its own hashes."""
-    rows = []
-    for identity, qualities in people.items():
-        for quality, sizes in qualities.items():
-            for i, size in enumerate(sizes):
-                for j in range(size):
-                    path = f"{identity}/{quality}/{i}-{j}.jpg"
-                    rows.append((path, identity, quality, "ok", f"{identity}{quality}{i}"))
-    rows += [
-        (f"{identity}/bad{i}.jpg", identity, "low", "unreadable", "") for i, identity in enumerate(set_aside)
-    ]
-    images = pd.DataFrame(rows, columns=["path", "identity", "quality", "status", "group"])
-    images = images.sort_values("path", ignore_index=True)
-    images["group"] = pd.factorize(images["group"])[0]
-    images.loc[images["status"] != "ok", "group"] = -1
-    images["sha256"] = [splitting._digits(path) for path in images["path"]]
-    images["phash"] = [splitting._digits(path)[:12].rjust(16, "0") for path in images["path"]]
-    return images
+from src.photos import splitting
+from src.photos.splitting import SPLITS
+from tests.photos.samples import cleaned_table
 
 
 def plain(people, high=8, low=8):
-    return table({f"p{i:02}": {"high": [1] * high, "low": [1] * low} for i in range(people)})
+    return cleaned_table({f"p{i:02}": {"high": [1] * high, "low": [1] * low} for i in range(people)})
 
 
 def members(images, name):
@@ -66,7 +41,7 @@ def try_split(images, **options):
 @settings(max_examples=80, deadline=None)
 @given(worlds, st.sampled_from([0, 0.2, 0.3, 0.6, 0.95]), st.integers(0, 99), st.data())
 def test_no_leak_nothing_lost_whatever_the_set(world, share, seed, data):
-    images = table(world, set_aside=["p00", "nobody"])
+    images = cleaned_table(world, set_aside=["p00", "nobody"])
     if data.draw(st.booleans(), "two people share a group"):
         used = images.index[images["status"] == "ok"]
         if len(used) > 1:
@@ -102,11 +77,11 @@ def test_no_leak_nothing_lost_whatever_the_set(world, share, seed, data):
 @settings(max_examples=30, deadline=None)
 @given(worlds, st.randoms(use_true_random=False), st.integers(0, 9))
 def test_order_of_rows_numbering_of_groups_and_set_aside_files_change_nothing(world, random, seed):
-    images = table(world)
+    images = cleaned_table(world)
     result = try_split(images, seed=seed)
     order = list(images.index)
     random.shuffle(order)
-    other = table(world, set_aside=["p00", "p01", "somebody"])
+    other = cleaned_table(world, set_aside=["p00", "p01", "somebody"])
     shuffled = images.loc[order].assign(group=1000 - images["group"])
     for variant in (shuffled, other):
         again = try_split(variant, seed=seed)
@@ -171,10 +146,10 @@ def test_too_few_people_for_an_unseen_test_is_stated(people):
     ("images", "message"),
     [
         (plain(1), "one person, 'p00'"),
-        (table({f"p{i}": {"high": [1]} for i in range(9)}), "Nobody has two different photos"),
-        (table({f"p{i}": {"high": [30]} for i in range(9)}), "Nobody has two different photos"),
-        (table({f"p{i}": {"high": [1, 1]} for i in range(3)}), "No test is possible with 3 people"),
-        (table({}, set_aside=["a", "b"]), "No photo is usable"),
+        (cleaned_table({f"p{i}": {"high": [1]} for i in range(9)}), "Nobody has two different photos"),
+        (cleaned_table({f"p{i}": {"high": [30]} for i in range(9)}), "Nobody has two different photos"),
+        (cleaned_table({f"p{i}": {"high": [1, 1]} for i in range(3)}), "No test is possible with 3 people"),
+        (cleaned_table({}, set_aside=["a", "b"]), "No photo is usable"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_in_a_sentence(images, message):
@@ -200,7 +175,7 @@ def test_a_share_of_zero_leaves_that_split_out_and_says_so(option, name, people)
 
 def test_people_with_too_few_photos_are_trained_on_and_noted():
     images = splitting.split(
-        table(
+        cleaned_table(
             {f"p{i:02}": {"high": [1] * 8} for i in range(10)}
             | {
                 "single": {"low": [1]},
@@ -229,14 +204,14 @@ def test_people_are_drawn_from_all_strata():
     """Bad photos, and people with many, are in both tests."""
     world = {f"p{i:02}": {"high": [1] * (40 if i < 10 else 6), "low": [1] * 6 * (i % 2)} for i in range(40)}
     for seed in range(5):
-        images = splitting.split(table(world), seed=seed)
+        images = splitting.split(cleaned_table(world), seed=seed)
         mine = images[images["split"] == "test_unseen"].groupby("identity")
         assert 5 <= (mine["quality"].nunique() == 2).sum() <= 7  # 6 would be exact
         assert 2 <= (mine.size() >= 40).sum() <= 4  # 3 would be exact
 
 
 def test_scarce_bad_photos_reach_both_train_and_test():
-    images = splitting.split(table({f"p{i}": {"high": [1] * 28, "low": [1] * 5} for i in range(8)}))
+    images = splitting.split(cleaned_table({f"p{i}": {"high": [1] * 28, "low": [1] * 5} for i in range(8)}))
     seen = images[images["split"] != "test_unseen"]
     counts = pd.crosstab(seen["identity"], [seen["quality"], seen["split"]])
     assert (counts["low", "test_seen"] == 2).all() and (counts["low", "train"] >= 2).all()
@@ -245,7 +220,7 @@ def test_scarce_bad_photos_reach_both_train_and_test():
 
 def test_one_huge_scene_is_trained_on_and_not_the_test():
     images = splitting.split(
-        table({f"p{i}": {"high": [300, 200, 20, 15, 10, 5, 5], "low": [1] * 20} for i in range(8)})
+        cleaned_table({f"p{i}": {"high": [300, 200, 20, 15, 10, 5, 5], "low": [1] * 20} for i in range(8)})
     )
     seen = images[images["split"] == "test_seen"]
     assert seen.groupby("group").size().max() <= 20
@@ -254,7 +229,7 @@ def test_one_huge_scene_is_trained_on_and_not_the_test():
 
 def test_summary_adds_up():
     images = splitting.split(
-        table({f"p{i:02}": {"high": [1] * 9, "low": [2] * 5} for i in range(15)}, ["p01"])
+        cleaned_table({f"p{i:02}": {"high": [1] * 9, "low": [2] * 5} for i in range(15)}, ["p01"])
     )
     counts = splitting.summary(images)
     assert counts["all", "photos"].sum() == (images["status"] == "ok").sum()
@@ -301,224 +276,6 @@ def test_nearest_distance_is_exact(photos):
         one, two = int(str(row["photo"])), int(str(row["other"]))
         assert photos[one][0] == a and photos[two][0] == b
         assert (photos[one][1] ^ photos[two][1]).bit_count() == min(distances)
-
-
-# ---------------------------------------------------------------- folders
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    """A split table with its photos on the disk."""
-    images = splitting.split(table({f"p{i}": {"high": [1] * 6, "low": [1] * 6} for i in range(6)}, ["p0"]))
-    for i, path in enumerate(images["path"]):
-        file = tmp_path / "images" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 20), (i, 255 - i, 9)).save(file)
-    return images, tmp_path / "images", tmp_path / "out"
-
-
-def size(path):
-    with Image.open(path) as photo:
-        return photo.size
-
-
-def snapshot(folder):
-    return {
-        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns, p.stat().st_mode)
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
-
-
-def test_folders_are_what_imagefolder_reads_and_the_dataset_is_untouched(dataset):
-    images, folder, out = dataset
-    before = snapshot(folder)
-    counts = splitting.materialise(images, folder, out)
-    assert snapshot(folder) == before
-    assert sorted(p.name for p in out.iterdir()) == sorted(SPLITS)
-    datasets = pytest.importorskip("torchvision").datasets
-    for name in SPLITS:
-        used = images[images["split"] == name]
-        found = datasets.ImageFolder(str(out / name))
-        assert (
-            set(found.classes) == set(used["identity"])
-            and len(found) == len(used) == counts.loc[name, "photos"]
-        )
-        manifest = pd.read_csv(out / name / "manifest.csv")
-        assert set(manifest["path"]) == set(used["path"])
-        for file, path in zip(manifest["file"], manifest["path"], strict=True):
-            assert (out / name / file).read_bytes() == (folder / path).read_bytes()
-    assert set(counts["made"]) == {"linked"}
-
-
-def test_unchanged_folders_are_left_alone_and_changed_ones_replaced(dataset):
-    images, folder, out = dataset
-    splitting.materialise(images, folder, out)
-    kept = {name: (out / name).stat().st_ino for name in SPLITS}
-    assert set(splitting.materialise(images, folder, out)["made"]) == {"unchanged"}
-    assert {name: (out / name).stat().st_ino for name in SPLITS} == kept
-
-    other = splitting.split(images[images.columns[:-2]], seed=5)
-    assert (other["split"] != images["split"]).any()
-    splitting.materialise(other, folder, out)
-    for name in SPLITS:
-        assert len(list((out / name).rglob("*.jpg"))) == (other["split"] == name).sum()
-    next((out / "train").rglob("*.jpg")).unlink()
-    (out / "val" / ".DS_Store").touch()
-    assert dict(splitting.materialise(other, folder, out)["made"]) == {
-        "train": "linked",
-        "val": "unchanged",
-        "test_seen": "unchanged",
-        "test_unseen": "unchanged",
-    }
-
-
-def test_copies_where_links_fail(dataset, monkeypatch):
-    images, folder, out = dataset
-    before = snapshot(folder)
-
-    def refuse(self, target):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    counts = splitting.materialise(images, folder, out)
-    total = (images["split"] == "train").sum()
-    assert counts["made"]["train"] == f"0 linked, {total} copied"
-    photo = next((out / "train").rglob("*.jpg"))
-    assert photo.stat().st_nlink == 1
-    photo.write_bytes(b"")
-    assert snapshot(folder) == before
-
-
-def test_symbolic_links_become_photos(dataset):
-    images, folder, out = dataset
-    first = folder / images.loc[images["split"] == "train", "path"].iloc[0]
-    first.rename(folder.parent / "elsewhere.jpg")
-    first.symlink_to(Path("../../../elsewhere.jpg"))
-    splitting.materialise(images, folder, out)
-    assert not any(p.is_symlink() for p in out.rglob("*"))
-    shutil.rmtree(folder)
-    assert {size(p) for p in out.rglob("*.jpg")} == {(20, 20)}
-
-
-def test_foreign_files_are_never_deleted(dataset):
-    images, folder, out = dataset
-    (out / "val").mkdir(parents=True)
-    (out / "val" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"thesis\.txt.*move them away"):
-        splitting.materialise(images, folder, out)
-    assert [p.name for p in out.rglob("*")] == ["val", "thesis.txt"]
-
-    shutil.rmtree(out)
-    splitting.materialise(images, folder, out)
-    (out / "train" / "p0" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"p0/notes\.txt"):
-        splitting.materialise(splitting.split(images, seed=5), folder, out)
-    assert len(list((out / "train").rglob("*.jpg"))) == (images["split"] == "train").sum()
-
-
-def test_a_photo_that_has_gone_is_a_sentence_and_leaves_no_half_folder(dataset):
-    images, folder, out = dataset
-    (folder / images.loc[images["split"] == "val", "path"].iloc[-1]).unlink()
-    with pytest.raises(FileNotFoundError, match="has gone"):
-        splitting.materialise(images, folder, out)
-    assert not any((out / name).exists() for name in SPLITS)
-
-
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(dataset, monkeypatch):
-    images, folder, out = dataset
-
-    def full(self, target):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    def copy(source, target):
-        Path(target).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "hardlink_to", full)
-    monkeypatch.setattr(shutil, "copyfile", copy)
-    with pytest.raises(OSError, match="The disk is full") as caught:
-        splitting.materialise(images, folder, out)
-    assert caught.value.errno == errno.ENOSPC and not list(out.iterdir())
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing may tidy up after it."""
-
-
-@pytest.mark.parametrize("call", ["rename", "unlink", "rmdir", "mkdir", "hardlink_to", "write_text"])
-def test_killed_at_any_step_folders_are_whole_or_absent_and_the_next_run_mends_it(dataset, monkeypatch, call):
-    images, folder, out = dataset
-    other = splitting.split(images[images.columns[:-2]], seed=5)
-    before = snapshot(folder)
-    real = getattr(Path, call)
-    for step in range(1, 40, 3):
-        shutil.rmtree(out, ignore_errors=True)
-        splitting.materialise(images, folder, out)
-        count = 0
-
-        def counted(self, *args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == step:  # noqa: B023
-                raise Killed
-            return real(self, *args, **kwargs)
-
-        monkeypatch.setattr(Path, call, counted)
-        try:
-            splitting.materialise(other, folder, out)
-        except Killed:
-            pass
-        finally:
-            monkeypatch.setattr(Path, call, real)
-        there = [name for name in SPLITS if (out / name).exists()]
-        stands = [
-            all(
-                len(list((out / name).rglob("*.jpg"))) == (table["split"] == name).sum()
-                and splitting._is_current(
-                    out / name, (out / name / "manifest.csv").read_text(encoding="utf-8")
-                )
-                for name in there
-            )
-            for table in (images, other)
-        ]
-        assert any(stands)
-        splitting.materialise(other, folder, out)
-        assert sorted(p.name for p in out.iterdir()) == sorted(SPLITS)
-        assert sum(1 for _ in out.rglob("*.jpg")) == (other["split"] != "").sum()
-        if count < step:
-            break
-    assert snapshot(folder) == before
-
-
-NASTY = ["con", "CON", "Ann", "ann", "a:b", "a?b", "a*b", "tail. ", "x" * 200, "x" * 201, "ß", "ss", "..."]
-
-
-def test_names_are_unique_and_safe_on_any_file_system():
-    paths = [
-        "high/1.jpg",
-        "low/1.jpg",
-        "HIGH/1.jpg",
-        "high/1.JPG",
-        "high_1.jpg",
-        "nul.jpg",
-        "y" * 240 + ".jpeg",
-        "a.gif",
-    ]
-    used = pd.DataFrame(
-        [(f"{name}/{path}", name, "high") for name in NASTY for path in paths],
-        columns=["path", "identity", "quality"],
-    )
-    names = splitting._names(used)
-    assert not names.str.casefold().duplicated().any()
-    assert names.str.partition("/")[0].str.casefold().nunique() == len(NASTY)
-    for name in names:
-        for part in name.split("/"):
-            assert len(os.fsencode(part)) <= 120
-            assert not set(part) & set('<>:"\\|?*') and part == part.strip(" .")
-            assert part.partition(".")[0].lower() not in {"con", "nul"}
-        assert name.endswith((".jpg", ".jpeg"))
-    assert "Ann" not in set(names.str.partition("/")[0])
 
 
 def test_nearest_distance_of_many_photos_stays_small_in_memory():

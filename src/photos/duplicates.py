@@ -1,0 +1,311 @@
+"""Finds photos that repeat each other: exact copies, near-duplicates of one person, conflicts between people.
+
+Hashes propose pairs, in a time that grows linearly with the photos, and the alignment of their thumbnails
+decides.
+"""
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from tqdm.auto import tqdm
+
+from src.photos import decoding
+from src.photos.decoding import THUMBNAIL_SIDE
+
+# Measured with benchmarks/near_duplicates.py: correlation of aligned thumbnails, and for the graver verdict
+# across people also the largest difference of a thumbnail's pixels, in grey levels.
+SAME_PERSON_CORRELATION = 0.985
+ACROSS_PEOPLE_CORRELATION, ACROSS_PEOPLE_DIFFERENCE = 0.995, 20.0
+
+_BATCH = 256  # thumbnails, or pairs of them, worked on at once
+
+# Hashes. The rows of _DCT are the eight lowest frequencies of a DCT-II of a thumbnail's side. Their scale
+# does not matter to a hash.
+_PHASES = np.outer(np.arange(8), np.arange(THUMBNAIL_SIDE) + 0.5)
+_DCT = np.cos(np.pi / THUMBNAIL_SIDE * _PHASES).astype(np.float32)
+# A crop moves a hash by up to 18 of its 64 bits. So a photo is also looked up as it would be after losing
+# 3 % of its width and height: on all sides, or at one of its corners.
+_CROP = 0.03
+_CROPS = [(0, 0, 0, 0), (_CROP,) * 4] + [(a, _CROP - a, b, _CROP - b) for a in (0, _CROP) for b in (0, _CROP)]
+_RADIUS = 6  # bits in which the hashes of a pair may differ
+_NEIGHBOURS = 64  # hashes that one is compared with per table, at most: keeps the search linear on any data
+_PAIRS_PER_PHOTO = 12  # candidates that are looked at per photo, the nearest first
+
+# Alignment.
+_STEPS = 5
+_REACH = 2.5  # px of a thumbnail, 8 % of its side
+
+
+# ---------------------------------------------------------------- exact copies
+
+
+def set_aside_copies(images: pd.DataFrame, keys: pd.Series, what: str) -> None:
+    """Sets aside, in place, the usable rows that share a key: copies of one photo; "" is the key of no copy.
+
+    Of one person's copies the first row stays "ok", and the others become "duplicate". Copies under several
+    people all become "label conflict", as nobody can tell whose the photo is.
+
+    images: `path`, `identity`, `status`, `reason`, `duplicate_of`; the last three are written. keys: one per
+    row. what: "file" or "picture", whichever is the same; for the sentence in `reason`.
+    """
+    usable = keys[(images["status"] == "ok") & (keys != "")]
+    for _, copies in usable[usable.duplicated(keep=False)].groupby(usable, sort=False):
+        if len(images.loc[copies.index, "identity"].unique()) > 1:
+            _set_conflict(images, copies.index, what)
+        else:
+            first, others = images.loc[copies.index[0], "path"], copies.index[1:]
+            images.loc[others, ["status", "reason", "duplicate_of"]] = (
+                "duplicate",
+                f"the same {what} as {first}",
+                first,
+            )
+
+
+def _set_conflict(images: pd.DataFrame, rows: pd.Index, what: str) -> None:
+    people = ", ".join(sorted(images.loc[rows, "identity"].unique()))
+    images.loc[rows, ["status", "reason"]] = "label conflict", f"the same {what} under {people}"
+
+
+def picture_digests(images: pd.DataFrame, folder: Path, thumbs: np.ndarray, pairs: np.ndarray) -> pd.Series:
+    """Shape and SHA-256 of the decoded picture, for files that look equal to another one; "" for all others.
+
+    Looking equal is: one of `candidates`' `pairs`, of the same size, with thumbnails (uint8 `[N, 32, 32]`)
+    that differ by no more than rounding. So hardly any photo is decoded twice, and what is called the same
+    picture is so to the last pixel.
+
+    images: `path`, relative to `folder`, `width` and `height`.
+    """
+    digests = pd.Series("", index=images.index)
+    paths = images["path"].to_numpy()
+    first, second = pairs.T
+    size = images[["width", "height"]].to_numpy()
+    same = (size[first] == size[second]).all(axis=1)
+    first, second = first[same], second[same]
+    difference = np.abs(thumbs[first].astype(np.int16) - thumbs[second]).max(axis=(1, 2), initial=0)
+    equal = difference <= 2
+    for row in tqdm(np.union1d(first[equal], second[equal]), desc="comparing pixels", leave=False):
+        try:
+            pixels = decoding.read_rgb(folder / paths[row])
+        except (OSError, ValueError):  # it has gone, or changed, since it was examined
+            continue
+        digests[row] = f"{pixels.shape} {hashlib.sha256(pixels.data).hexdigest()}"
+    return digests
+
+
+# ---------------------------------------------------------------- hashes propose pairs
+
+
+def phash(
+    thumbs: np.ndarray, top: float = 0, bottom: float = 0, left: float = 0, right: float = 0
+) -> np.ndarray:
+    """Perceptual hashes uint64 `[N]` of luma thumbnails, uint8 `[N, 32, 32]`.
+
+    ImageHash's `phash` for many images at once: bits say which of the 8 x 8 lowest frequencies exceed their
+    median. top, bottom, left, right: shares of the height and width that are cropped off before.
+    """
+    rows, columns = _DCT @ _cropped(top, bottom), _DCT @ _cropped(left, right)
+    codes = np.empty(len(thumbs), np.uint64)
+    for start in range(0, len(thumbs), _BATCH):
+        batch = thumbs[start : start + _BATCH].astype(np.float32)
+        frequencies = (rows @ batch @ columns.T).reshape(len(batch), 64)
+        bits = frequencies > np.median(frequencies, axis=1, keepdims=True)
+        codes[start : start + _BATCH] = np.packbits(bits, axis=1).view(">u8").ravel()
+    return codes
+
+
+def _cropped(before: float, after: float) -> np.ndarray:
+    """Matrix `[32, 32]` that samples a thumbnail's side anew, without these shares at its ends."""
+    pixels = np.arange(THUMBNAIL_SIDE, dtype=np.float32)
+    return _linear((pixels + 0.5) * (1 - before - after) + before * THUMBNAIL_SIDE - 0.5)
+
+
+def _linear(positions: np.ndarray) -> np.ndarray:
+    """Matrices `[..., 32, 32]` that sample a thumbnail's side at positions `[..., 32]` (px), linearly."""
+    positions = positions.clip(0, THUMBNAIL_SIDE - 1)
+    return np.clip(1 - np.abs(positions[..., None] - np.arange(THUMBNAIL_SIDE, dtype=np.float32)), 0, None)
+
+
+def candidates(images: pd.DataFrame, thumbs: np.ndarray) -> np.ndarray:
+    """Pairs of usable rows, int64 `[P, 2]`, whose hashes, or hashes after a crop, differ in at most six bits.
+
+    images: `status`. thumbs: uint8 `[N, 32, 32]`, row by row. Of each photo only the nearest few pairs count.
+
+    Two hashes that differ in at most six bits agree in at least two of their eight bytes. So it is enough
+    to sort them by every two bytes, 28 times, and to compare neighbours (multi-index hashing; Norouzi et
+    al., CVPR 2012).
+    """
+    usable = np.flatnonzero(images["status"] == "ok")
+    thumbs = thumbs[usable]
+    codes = np.concatenate([phash(thumbs, *crop) for crop in _CROPS])
+    owners = np.tile(usable, len(_CROPS))
+    order = np.lexsort((owners, codes))
+    codes, owners = codes[order], owners[order]
+    found = []
+    for step in (1, 2, 3, 4):  # photos of one hash: each with the next few
+        here = np.flatnonzero(codes[:-step] == codes[step:])
+        found.append(_near(owners[here], owners[here + step], codes[here] ^ codes[here + step]))
+
+    codes, firsts = np.unique(codes, return_index=True)
+    owners = owners[firsts]
+    octets = codes.view(np.uint8).reshape(-1, 8).astype(np.uint16)
+    for one, other in itertools.combinations(range(8), 2):
+        keys = octets[:, one] << 8 | octets[:, other]
+        order = np.argsort(keys, kind="stable")
+        keys, here = keys[order], np.arange(len(keys))
+        table = []
+        for step in range(1, _NEIGHBOURS + 1):
+            here = here[: np.searchsorted(here, len(keys) - step)]
+            here = here[keys[here] == keys[here + step]]
+            if not len(here):
+                break
+            a, b = order[here], order[here + step]
+            table.append(_near(owners[a], owners[b], codes[a] ^ codes[b]))
+        if table:
+            found.append(np.unique(np.concatenate(table)))
+    return _nearest(np.unique(np.concatenate(found)))
+
+
+def _near(first: np.ndarray, second: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Pairs of different rows whose hashes differ in few enough bits.
+
+    Each is one number, uint64: 28 bits for the lower row, 28 for the upper one, 8 for the bits that differ.
+    """
+    bits = np.bitwise_count(difference)
+    near = (bits <= _RADIUS) & (first != second)
+    first, second = first[near].astype(np.uint64), second[near].astype(np.uint64)
+    return np.minimum(first, second) << np.uint64(36) | np.maximum(first, second) << np.uint64(8) | bits[near]
+
+
+def _nearest(found: np.ndarray) -> np.ndarray:
+    """Pairs int64 `[P, 2]` from `_near`'s sorted numbers: once each, those among the nearest of a photo."""
+    found = found[np.unique(found >> np.uint64(8), return_index=True)[1]]
+    row = np.uint64(2**28 - 1)
+    first, second = (found >> np.uint64(36)).astype(np.int64), (found >> np.uint64(8) & row).astype(np.int64)
+    bits = (found & np.uint64(255)).astype(np.int64)
+    photo, pair = np.concatenate([first, second]), np.tile(np.arange(len(found)), 2)
+    order = np.lexsort((pair, np.tile(second - first, 2), np.tile(bits, 2), photo))
+    photo, pair = photo[order], pair[order]
+    rank = np.arange(len(photo)) - np.searchsorted(photo, photo)
+    kept = np.unique(pair[rank < _PAIRS_PER_PHOTO])
+    kept = kept[np.argsort(bits[kept], kind="stable")]
+    return np.column_stack([first[kept], second[kept]])
+
+
+# ---------------------------------------------------------------- the alignment of thumbnails decides
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation `[N]` and largest difference `[N]` (grey levels) of aligned luma thumbnails `[N, 32, 32]`.
+
+    The second is stretched and shifted along both axes, by up to 8 % of its side, until it fits the first
+    best (Gauss-Newton, as Lucas and Kanade, IJCAI 1981; gain and offset of the grey values are free). Both
+    are blurred a little before, so that the sampling of fine detail does not count. The margin, which a
+    crop may have cut off, is left out.
+    """
+    first = gaussian_filter(first.astype(np.float32), (0, 1, 1))
+    second = gaussian_filter(second.astype(np.float32), (0, 1, 1))
+    inner = slice(2, THUMBNAIL_SIDE - 2)
+    pixels = np.arange(THUMBNAIL_SIDE, dtype=np.float32)
+    stretch = (pixels - (THUMBNAIL_SIDE - 1) / 2) / (THUMBNAIL_SIDE / 2)
+    target, norm = _normalise(first[:, inner, inner])
+    # Stretch and shift downwards, stretch and shift to the right; px.
+    move = np.zeros((len(first), 4), np.float32)
+    eye = np.eye(6, dtype=np.float32)
+    correlation = np.full(len(first), -1, np.float32)
+    difference = np.full(len(first), 255, np.float32)
+    for _ in range(_STEPS):
+        rows = pixels + move[:, 0:1] * stretch + move[:, 1:2]
+        columns = pixels + move[:, 2:3] * stretch + move[:, 3:4]
+        moved = _linear(rows) @ second @ _linear(columns).transpose(0, 2, 1)
+        slope_down, slope_right = np.gradient(moved, axis=(1, 2))
+        current, scale = _normalise(moved[:, inner, inner])
+        fit = (target * current).sum(axis=(1, 2))
+        rest = target - current * fit[:, None, None]
+        better = fit > correlation
+        correlation = np.where(better, fit, correlation)
+        difference = np.where(better, np.abs(rest).max(axis=(1, 2)) * norm, difference)
+
+        down = slope_down[:, inner, inner] / scale[:, None, None]
+        right = slope_right[:, inner, inner] / scale[:, None, None]
+        along = stretch[inner]
+        slopes = [down * along[:, None], down, right * along, right, current, np.ones_like(current)]
+        jacobian = np.stack(slopes, axis=1).reshape(len(first), 6, -1)
+        normal = jacobian @ jacobian.transpose(0, 2, 1)
+        # Damped: a thumbnail without structure says nothing about how to move it.
+        trace = np.trace(normal, axis1=1, axis2=2)[:, None, None]
+        damping = 1e-5 * trace * eye + 1e-6 * eye
+        step = np.linalg.solve(normal + damping, jacobian @ (target - current).reshape(len(first), -1, 1))
+        move = np.clip(move + step[:, :4, 0], -_REACH, _REACH)
+    return correlation, difference
+
+
+def _normalise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values `[N, H, W]` with mean 0 and norm 1, and the norms `[N]` they had."""
+    values = values - values.mean(axis=(1, 2), keepdims=True)
+    norm = np.sqrt((values**2).sum(axis=(1, 2)))
+    return values / np.maximum(norm, 1e-3)[:, None, None], norm
+
+
+def set_aside_conflicts(images: pd.DataFrame, thumbs: np.ndarray, pairs: np.ndarray) -> None:
+    """Sets aside, in place, photos that are surely the same under two people: "label conflict".
+
+    These are near-copies: re-encoded, resized or slightly cropped. images: `identity`, `status`, `reason`;
+    the last two are written. thumbs: uint8 `[N, 32, 32]`. pairs: `candidates`.
+    """
+    pairs = _usable(images, pairs)
+    people = images["identity"].to_numpy()
+    pairs = pairs[people[pairs[:, 0]] != people[pairs[:, 1]]]
+    same = np.zeros(len(pairs), bool)
+    for start in range(0, len(pairs), _BATCH):
+        first, second = pairs[start : start + _BATCH].T
+        correlation, difference = agreement(thumbs[first], thumbs[second])
+        same[start : start + _BATCH] = (correlation >= ACROSS_PEOPLE_CORRELATION) & (
+            difference <= ACROSS_PEOPLE_DIFFERENCE
+        )
+    picture = pd.Series(_components(len(images), pairs[same]), index=images.index)
+    involved = picture[np.unique(pairs[same])]
+    for _, copies in involved.groupby(involved, sort=False):
+        _set_conflict(images, copies.index, "picture")
+
+
+def groups(images: pd.DataFrame, thumbs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Numbers the usable photos, near-duplicates of one person alike, int64 `[N]`; -1 for those set aside.
+
+    images: `identity`, `status`. thumbs: uint8 `[N, 32, 32]`. pairs: `candidates`.
+    """
+    pairs = _usable(images, pairs)
+    people = images["identity"].to_numpy()
+    pairs = pairs[people[pairs[:, 0]] == people[pairs[:, 1]]]
+    links = pairs[:0]
+    for start in tqdm(range(0, len(pairs), _BATCH), desc="near-duplicates", leave=False):
+        group = _components(len(images), links)
+        first, second = pairs[start : start + _BATCH].T
+        apart = group[first] != group[second]  # most pairs of a long video are linked already
+        if not apart.any():
+            continue
+        first, second = first[apart], second[apart]
+        correlation, _ = agreement(thumbs[first], thumbs[second])
+        near = correlation >= SAME_PERSON_CORRELATION
+        links = np.concatenate([links, np.column_stack([first[near], second[near]])])
+    usable = (images["status"] == "ok").to_numpy()
+    numbers = np.full(len(images), -1, np.int64)
+    numbers[usable] = pd.factorize(_components(len(images), links)[usable])[0]
+    return numbers
+
+
+def _usable(images: pd.DataFrame, pairs: np.ndarray) -> np.ndarray:
+    """The pairs of which both rows are usable."""
+    usable = (images["status"] == "ok").to_numpy()
+    return pairs[usable[pairs].all(axis=1)]
+
+
+def _components(count: int, links: np.ndarray) -> np.ndarray:
+    """The number `[count]` of the connected component that each row is in, by links `[L, 2]` between rows."""
+    graph = coo_array((np.ones(len(links), bool), links.T), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
