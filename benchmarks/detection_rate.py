@@ -20,7 +20,10 @@ from insightface.app import FaceAnalysis
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
-from src import dataset, faces, insightface_pack
+from src.packs import faces
+from src.packs.as_shipped import as_shipped
+from src.packs.pack import Pack, load
+from src.photos import decoding, finding
 
 
 def auc(embeddings: np.ndarray, table: pd.DataFrame) -> dict[str, float]:
@@ -36,15 +39,16 @@ def auc(embeddings: np.ndarray, table: pd.DataFrame) -> dict[str, float]:
     return {name: float(roc_auc_score(same[s], score[s])) for name, s in strata.items()}
 
 
-def measure(folder: Path, pack: insightface_pack.Pack) -> tuple[pd.DataFrame, np.ndarray]:
+def measure(folder: Path, pack: Pack) -> tuple[pd.DataFrame, np.ndarray]:
     """Prints the tables of one set; returns its faces and the embeddings as shipped."""
-    images = dataset.find(folder).assign(status="ok")
+    images = finding.find(folder).assign(status="ok")
     with tempfile.TemporaryDirectory() as workspace:
-        table, crops = faces.extract(images, folder, pack, workspace=Path(workspace))
+        found, crops = faces.extract(images, folder, pack, workspace=Path(workspace))
         ours = pack.recognise(np.array(crops))
         del crops
+    table = faces.table(images, found)
     ours /= np.linalg.norm(ours, axis=1, keepdims=True)
-    shipped = insightface_pack.as_shipped(table, folder, pack)
+    shipped = as_shipped(table, folder, pack)
     print(faces.detection_rate(table, shipped).round(4).to_string(index=False))
     lost = np.isfinite(shipped).all(axis=1) & (table["found"] == faces.WHOLE).to_numpy()
     print(f"faces found as shipped but not by us: {lost.sum()}")
@@ -61,7 +65,7 @@ def measure(folder: Path, pack: insightface_pack.Pack) -> tuple[pd.DataFrame, np
     return table, shipped
 
 
-def compare(table: pd.DataFrame, shipped: np.ndarray, folder: Path, pack: insightface_pack.Pack) -> None:
+def compare(table: pd.DataFrame, shipped: np.ndarray, folder: Path, pack: Pack) -> None:
     """Prints the largest differences from `FaceAnalysis` over all photos: boxes, landmarks, embeddings."""
     app = FaceAnalysis(name=str(pack.folder), providers=list(pack.providers))
     app.prepare(ctx_id=0)
@@ -69,7 +73,7 @@ def compare(table: pd.DataFrame, shipped: np.ndarray, folder: Path, pack: insigh
     box, points, cosine = 0.0, 0.0, 1.0
     for path, row in zip(tqdm(table["path"]), shipped, strict=True):
         theirs = app.get(cv2.imread(str(folder / path)))
-        boxes, landmarks = pack.detect(dataset.read_rgb(folder / path))
+        boxes, landmarks = pack.detect(decoding.read_rgb(folder / path))
         disagreements += len(theirs) != len(boxes) or bool(theirs) != bool(np.isfinite(row).all())
         for face, ours, marks in zip(theirs, boxes, landmarks, strict=False):
             counts += 1
@@ -95,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
 
     warnings.simplefilter("ignore", FutureWarning)  # of what InsightFace calls in scikit-image
-    pack = insightface_pack.load(options.pack, root=options.root)
+    pack = load(options.pack, root=options.root)
     for name in options.sets:
         folder = Path(options.root) / name / "images"
         print(f"\n{name}, pack {pack.name}")

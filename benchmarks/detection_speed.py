@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 from insightface.app import FaceAnalysis
 
-from src import dataset, faces, insightface_pack
+from src.packs import faces
+from src.packs.pack import Pack, load
+from src.photos import decoding, finding
 
 
-def compare(
-    folder: Path, paths: list[str], app: FaceAnalysis, pack: insightface_pack.Pack, turns: int
-) -> dict:
+def compare(folder: Path, paths: list[str], app: FaceAnalysis, pack: Pack, turns: int) -> dict:
     """Images per second and detection rate of both, each on all of `paths`."""
     table = pd.DataFrame({"path": paths, "status": "ok"})
     seconds = {"loop": 0.0, "ours": 0.0}
@@ -54,7 +54,7 @@ def compare(
     }
 
 
-def steps(folder: Path, paths: list[str], pack: insightface_pack.Pack) -> dict[str, float]:
+def steps(folder: Path, paths: list[str], pack: Pack) -> dict[str, float]:
     """Milliseconds a photo of each step, one photo at a time."""
     spent = dict.fromkeys(("decode", "find and align", "recognise"), 0.0)
 
@@ -65,7 +65,7 @@ def steps(folder: Path, paths: list[str], pack: insightface_pack.Pack) -> dict[s
         return result
 
     for path in paths:
-        photo = timed("decode", dataset.read_rgb, folder / path)
+        photo = timed("decode", decoding.read_rgb, folder / path)
         _, crop = timed("find and align", faces.find_face, photo, pack)
         timed("recognise", pack.recognise, crop[None])
     return {step: value / len(paths) * 1000 for step, value in spent.items()}
@@ -83,14 +83,14 @@ def main() -> None:
     options = parser.parse_args()
 
     warnings.simplefilter("ignore", FutureWarning)  # of what InsightFace calls in scikit-image
-    pack = insightface_pack.load(options.pack, root=options.root)
+    pack = load(options.pack, root=options.root)
     app = FaceAnalysis(name=str(pack.folder), providers=list(pack.providers))
     app.prepare(ctx_id=0)
     app.get(np.zeros((64, 64, 3), np.uint8))  # sets up what is only set up once
     results, shares = {}, {}
     for name in options.folders:
         folder = Path(options.root) / name
-        paths = dataset.find(folder)["path"].tolist()
+        paths = finding.find(folder)["path"].tolist()
         paths = random.Random(0).sample(paths, min(options.photos, len(paths)))
         results[name] = compare(folder, paths, app, pack, options.turns)
         shares[name] = steps(folder, paths[:100], pack)

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from src import finetuning, model
+from src.networks import finetuning
+from src.networks.network import load, resnet50
 
 SHAPES = {(8, 2800): 2, (30, 10): 20, (1000, 5): 2}  # people, photos of each: epochs
 
@@ -55,10 +56,9 @@ def main() -> None:
         for weights in ["none", *([given.learnt] if given.learnt else [])]:
             settings = replace(finetuning.Settings(), epochs=epochs)
             with tempfile.TemporaryDirectory() as folder:
-                network = model.resnet50(weights)
-                history = model.history(
-                    finetuning.train(network, crops, faces, settings, workspace=Path(folder))
-                )
+                network = resnet50(weights)
+                checkpoint = finetuning.train(network, crops, faces, settings, workspace=Path(folder))
+                history = load(checkpoint).history
             loss, val_auc = history["loss"].to_numpy(), history["val_auc"].to_numpy()
             near = val_auc[-1] > val_auc.max() - 0.02
             on_course = bool(np.isfinite(loss).all() and val_auc.max() > 0.6 and near)

@@ -1,5 +1,7 @@
 """A fine-tuned network goes back into InsightFace and gives the same embeddings there."""
 
+import errno
+
 import cv2
 import numpy as np
 import onnx
@@ -9,7 +11,9 @@ from insightface.app import FaceAnalysis
 from insightface.model_zoo import get_model
 from torch import nn
 
-from src import demo, export
+from src.demo import drawing, people
+from src.demo.mode import PACK
+from src.packs import export
 
 
 class Small(nn.Module):
@@ -85,28 +89,40 @@ def test_a_network_that_gives_nan_is_refused(network, tmp_path):
 
 
 def test_pack_has_the_base_detector_and_our_recogniser(network, tmp_path):
-    folder = export.pack(network, demo.PACK, tmp_path / "mine")
+    folder = export.pack(network, PACK, tmp_path / "mine")
     app = FaceAnalysis(name=str(folder), providers=["CPUExecutionProvider"])
     app.prepare(ctx_id=-1)
     assert set(app.models) == {"detection", "recognition"}
-    look = demo.view(np.random.default_rng(0))
-    photo, _ = demo.draw(demo.person(1), look, 224)
+    view = people.view(np.random.default_rng(0))
+    photo, _ = drawing.draw(people.person(1), view, 224)
     faces = app.get(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
     assert len(faces) == 1
     assert faces[0].embedding.shape == (32,)
 
 
 def test_pack_replaces_an_earlier_pack_and_nothing_else(network, tmp_path):
-    folder = export.pack(network, demo.PACK, tmp_path / "mine")
-    export.pack(network, demo.PACK, folder)
+    folder = export.pack(network, PACK, tmp_path / "mine")
+    export.pack(network, PACK, folder)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     (folder / "diary.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ValueError, match="not ONNX models"):
-        export.pack(network, demo.PACK, folder)
+        export.pack(network, PACK, folder)
     with pytest.raises(ValueError, match="base pack itself"):
-        export.pack(network, demo.PACK, demo.PACK)
+        export.pack(network, PACK, PACK)
     with pytest.raises(FileNotFoundError, match="No detection model"):
         export.pack(network, tmp_path, tmp_path / "other")
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(network, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match=r"The disk is full: rec\.onnx could not"):
+        export.onnx(network, tmp_path / "rec.onnx")
+    with pytest.raises(OSError, match="The disk is full: the pack mine could not"):
+        export.pack(network, PACK, tmp_path / "mine")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_is_whole_and_says_nothing_about_this_machine(network, tmp_path):

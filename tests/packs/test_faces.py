@@ -3,24 +3,26 @@
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from src import dataset, faces
-from src.faces import AS_SHIPPED, ATTEMPTS, TEMPLATE, WHOLE, align, extract, find_face, similarity
+from src import artifacts
+from src.packs import faces
+from src.packs.alignment import TEMPLATE
+from src.packs.faces import AS_SHIPPED, ATTEMPTS, WHOLE, extract, find_face
+from src.photos import decoding
 
 RNG = np.random.default_rng(0)
 
 
 class FakePack:
     """Finds what it is told to: faces, by detection size, as (centre x, centre y, side, score)."""
+
+    fingerprint = "fake"
 
     def __init__(self, found: dict):
         self.found = found
@@ -47,44 +49,13 @@ def photo(height=240, width=320) -> np.ndarray:
 def write_photos(folder: Path, count: int) -> pd.DataFrame:
     for i in range(count):
         cv2.imwrite(str(folder / f"{i}.png"), photo(64, 48))
-    return pd.DataFrame({"path": [f"{i}.png" for i in range(count)], "status": "ok", "quality": "low"})
+    paths = [f"{i}.png" for i in range(count)]
+    return pd.DataFrame({"path": paths, "sha256": paths, "status": "ok", "quality": "low"})
 
 
-# ------------------------------------------------------------------------------------------- alignment
-
-
-@given(
-    scale=st.floats(0.05, 30),
-    angle=st.floats(-np.pi, np.pi),
-    shift=st.tuples(st.floats(-500, 2000), st.floats(-500, 2000)),
-)
-def test_similarity_undoes_any_rotation_scaling_and_shift(scale, angle, shift):
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    landmarks = TEMPLATE @ turn.T + shift
-    matrix = similarity(landmarks)
-    np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], TEMPLATE, atol=1e-2)
-
-
-def test_similarity_and_crop_equal_insightface():
-    from insightface.utils import face_align
-
-    picture = cv2.resize(photo(30, 40), (640, 480), interpolation=cv2.INTER_CUBIC)
-    for _ in range(20):
-        landmarks = TEMPLATE * RNG.uniform(0.2, 2) + RNG.uniform(0, 200, 2) + RNG.normal(0, 6, (5, 2))
-        landmarks = landmarks.astype(np.float32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            np.testing.assert_allclose(similarity(landmarks), face_align.estimate_norm(landmarks), atol=1e-4)
-            expected = face_align.norm_crop(picture, landmarks)
-        assert np.abs(align(picture, landmarks).astype(int) - expected).max() <= 1
-
-
-def test_a_turned_photo_gives_the_same_crop():
-    picture = cv2.resize(photo(20, 20), (200, 200), interpolation=cv2.INTER_CUBIC)
-    landmarks = (TEMPLATE + 40).astype(np.float32)
-    turned = np.ascontiguousarray(np.rot90(picture, 2))
-    difference = align(picture, landmarks).astype(int) - align(turned, 199 - landmarks)
-    assert np.abs(difference).mean() < 1
+def shrunk(file: Path) -> np.ndarray:
+    """The crop of a photo in which no face is found."""
+    return cv2.resize(decoding.read_rgb(file), (112, 112), interpolation=cv2.INTER_AREA)
 
 
 # -------------------------------------------------------------------------------------- looking for faces
@@ -176,18 +147,46 @@ def test_as_shipped_takes_no_weak_finds():
 def test_rows_are_those_of_the_usable_images_in_order(tmp_path):
     images = write_photos(tmp_path, 5)
     images.loc[2, "status"] = "duplicate"
-    table, crops = extract(images, tmp_path, FakePack({}))
-    assert table["path"].tolist() == ["0.png", "1.png", "3.png", "4.png"]
-    assert table.index.tolist() == [0, 1, 2, 3] and set(images.columns) < set(table.columns)
-    for path, crop in zip(table["path"], crops, strict=True):
-        whole = cv2.resize(dataset.read_rgb(tmp_path / path), (112, 112), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(crop, whole)
-    assert all(table[name].dtype == np.float32 for name in ("left", "score", "eye_distance"))
+    found, crops = extract(images, tmp_path, FakePack({}))
+    assert found.columns.tolist() == ["path", *faces.COLUMNS]
+    assert found["path"].tolist() == ["0.png", "1.png", "3.png", "4.png"]
+    assert found.index.tolist() == [0, 1, 2, 3]
+    for path, crop in zip(found["path"], crops, strict=True):
+        np.testing.assert_array_equal(crop, shrunk(tmp_path / path))
+    assert all(found[name].dtype == np.float32 for name in ("left", "score", "eye_distance"))
+
+
+def test_table_joins_what_was_found_to_the_usable_images(tmp_path):
+    images = write_photos(tmp_path, 5).assign(split=list("abcde"))
+    images.loc[2, "status"] = "duplicate"
+    found, _ = extract(images, tmp_path, FakePack({160: [(24, 30, 31.7, 0.9)]}))
+    table = faces.table(images, found)
+    assert table.columns.tolist() == [*images.columns, *faces.COLUMNS]
+    assert table["split"].tolist() == list("abde") and table.index.tolist() == [0, 1, 2, 3]
+    pd.testing.assert_frame_equal(table[found.columns], found)
+    for other in (images.assign(status="ok"), images.iloc[::-1], images.iloc[:3]):
+        with pytest.raises(ValueError, match="paths differ"):
+            faces.table(other, found)
+
+
+def test_only_a_change_of_photos_is_a_reason_to_look_again(tmp_path, capsys):
+    images = write_photos(tmp_path, 3)
+    paths = (tmp_path / "out" / "found.parquet", tmp_path / "out" / "crops.npy")
+
+    def look(images: pd.DataFrame) -> str:
+        found, crops = artifacts.cached(paths, extract, images, tmp_path, FakePack({}))
+        assert len(found) == len(crops) == (images["status"] == "ok").sum()
+        return capsys.readouterr().out
+
+    assert "computed" in look(images)
+    assert "loaded" in look(images.assign(split="train", quality="high"))
+    assert "computed" in look(images.assign(sha256=["0.png", "other", "2.png"]))
+    assert "computed" in look(images.assign(status=["ok", "ok", "duplicate"]))
 
 
 def test_found_is_text_even_where_every_name_is_a_number(tmp_path):
-    table, _ = extract(write_photos(tmp_path, 3), tmp_path, FakePack({160: [(24, 30, 31.7, 0.9)]}))
-    assert table["found"].tolist() == ["160"] * 3
+    found, _ = extract(write_photos(tmp_path, 3), tmp_path, FakePack({160: [(24, 30, 31.7, 0.9)]}))
+    assert found["found"].tolist() == ["160"] * 3
 
 
 def test_nothing_usable_and_undecodable_photos_are_one_sentence(tmp_path):
@@ -228,8 +227,8 @@ SLOW = """
 import sys, time
 from pathlib import Path
 import pandas as pd
-from src import faces
-from tests.test_faces import FakePack
+from src.packs import faces
+from tests.packs.test_faces import FakePack
 
 class Slow(FakePack):
     def map(self, function, items):
@@ -238,7 +237,7 @@ class Slow(FakePack):
             yield function(item)
 
 folder = Path(sys.argv[1])
-images = pd.DataFrame({"path": [f"{i}.png" for i in range(500)], "status": "ok", "quality": "low"})
+images = pd.DataFrame({"path": [f"{i}.png" for i in range(500)], "status": "ok"})
 faces.extract(images, folder, Slow({}), workspace=folder / "workspace")
 """
 
@@ -247,7 +246,7 @@ def test_killed_outright_it_loses_next_to_nothing(tmp_path):
     images = write_photos(tmp_path, 500)
     (tmp_path / "workspace").mkdir()
     log = tmp_path / "workspace" / "found.csv"
-    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], cwd=Path(__file__).parents[1])
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and (not log.exists() or log.read_bytes().count(b"\n") < 40):
         time.sleep(0.05)
@@ -259,8 +258,7 @@ def test_killed_outright_it_loses_next_to_nothing(tmp_path):
     _, crops = extract(images, tmp_path, pack, workspace=tmp_path / "workspace")
     assert len(pack.asked) == (500 - done) * sum(not attempt.beyond for attempt in ATTEMPTS)
     for i in (0, done - 1, done, 499):
-        whole = cv2.resize(dataset.read_rgb(tmp_path / f"{i}.png"), (112, 112), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(crops[i], whole)
+        np.testing.assert_array_equal(crops[i], shrunk(tmp_path / f"{i}.png"))
 
 
 def test_detection_rate_counts_each_photo_once_per_quality():
@@ -278,25 +276,18 @@ def test_detection_rate_counts_each_photo_once_per_quality():
 # ---------------------------------------------------------------------------------------- on real photos
 
 
-@pytest.fixture(scope="module")
-def standin(real):
-    from src import insightface_pack
-
-    return insightface_pack.load("standin", root=real)
-
-
 @pytest.mark.parametrize(
     ("pattern", "step", "least"),
     [("frmdb/images/*/low_quality/*", 5, 0.7), ("frmdb/images/*/high_quality/Img_3[34].*", 4, 0.9)],
 )
 def test_more_faces_are_found_than_as_shipped_and_none_is_lost(real, standin, pattern, step, least):
-    from src import insightface_pack
+    from src.packs.as_shipped import as_shipped
 
     paths = [file.relative_to(real).as_posix() for file in sorted(real.glob(pattern))[::step]]
     images = pd.DataFrame({"path": paths, "status": "ok", "quality": "unknown"})
-    table, _ = extract(images, real, standin)
-    shipped = np.isfinite(insightface_pack.as_shipped(table, real, standin)).all(axis=1)
-    ours = (table["found"] != WHOLE).to_numpy()
+    found, _ = extract(images, real, standin)
+    shipped = np.isfinite(as_shipped(found, real, standin)).all(axis=1)
+    ours = (found["found"] != WHOLE).to_numpy()
     assert not (shipped & ~ours).any()
     assert ours.mean() >= max(least, shipped.mean() + 0.2)
 
@@ -341,7 +332,7 @@ def test_retries_off_boxes_and_landmarks_are_those_of_face_analysis(real, standi
     app.prepare(ctx_id=0)
     for file in files:
         theirs = app.get(cv2.imread(str(file)))
-        row, _ = find_face(dataset.read_rgb(file), standin, AS_SHIPPED)
+        row, _ = find_face(decoding.read_rgb(file), standin, AS_SHIPPED)
         assert row["n_faces"] == len(theirs)
         if theirs:
             box = [row[side] for side in ("left", "top", "right", "bottom")]
@@ -351,5 +342,6 @@ def test_retries_off_boxes_and_landmarks_are_those_of_face_analysis(real, standi
 
 
 def test_the_module_costs_no_onnx_runtime():
-    code = "import sys, src.faces; sys.exit(bool({'onnxruntime', 'insightface', 'torch'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    heavy = "{'onnx', 'onnxruntime', 'insightface', 'torch'}"
+    code = f"import sys, src.packs.faces; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -1,0 +1,1 @@
+"""InsightFace packs: found, run, and written. The only rooms that see BGR and ONNX."""

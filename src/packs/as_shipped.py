@@ -1,0 +1,81 @@
+"""The baseline: what InsightFace gives by the loop that everyone writes."""
+
+import warnings
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from insightface.utils import face_align
+from tqdm.auto import tqdm
+
+from src import artifacts
+from src.packs.alignment import SIDE
+from src.packs.pack import Pack
+
+_UNSET = np.inf  # marks rows that are not computed yet
+
+
+@artifacts.uses(faces=("path", "sha256"))
+def as_shipped(faces: pd.DataFrame, folder: Path, pack: Pack, workspace: Path | None = None) -> np.ndarray:
+    """Embeddings float32 `[N, D]`, unit rows, as the loop that everyone writes gives them.
+
+        app = FaceAnalysis(name); app.prepare(ctx_id=0)
+        for photo in photos: app.get(cv2.imread(photo))[0].normed_embedding
+
+    faces: a row for each photo; `path` is relative to `folder`, `sha256` says which content it had.
+
+    OpenCV decodes (it applies EXIF orientation), InsightFace's detection sizes and threshold hold, and of
+    several faces the first is taken, the one of the highest score. A row is NaN where no face is found or
+    OpenCV cannot decode the photo: a failure to enrol. With a workspace, the result is memory-mapped there,
+    and rows already there are not computed again.
+    """
+
+    def crop(path: str) -> np.ndarray | None:
+        bgr = _imread(Path(folder) / path)
+        return None if bgr is None else _first_face(bgr, pack)
+
+    dimension = pack.recognise(np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape[1]
+    embeddings = _kept(workspace, (len(faces), dimension))
+    rows = np.flatnonzero(embeddings[:, 0] == _UNSET)
+    crops = pack.map(crop, faces["path"].iloc[rows])
+    with tqdm(total=len(faces), initial=len(faces) - len(rows), desc="as shipped", unit=" photos") as bar:
+        while batch := list(islice(crops, 32)):
+            now, rows = rows[: len(batch)], rows[len(batch) :]
+            values = np.full((len(batch), dimension), np.nan, np.float32)
+            found = [i for i, one in enumerate(batch) if one is not None]
+            if found:
+                raw = pack.recognise(np.stack([one for one in batch if one is not None]))
+                values[found] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+            embeddings[now] = values
+            bar.update(len(batch))
+    return embeddings
+
+
+def _first_face(bgr: np.ndarray, pack: Pack) -> np.ndarray | None:
+    """The aligned crop, uint8 `[112, 112, 3]` RGB, of the face that `app.get(bgr)[0]` is about."""
+    _, landmarks = pack.detector.detect(bgr)
+    if not len(landmarks):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of a scikit-image function that InsightFace calls
+        crop = face_align.norm_crop(bgr, landmarks[0], pack.recogniser.input_size[0])
+    return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
+
+
+def _imread(path: Path) -> np.ndarray | None:
+    # cv2.imread cannot open every name on Windows; the decoder behind it is the same.
+    data = np.fromfile(path, np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+
+
+def _kept(workspace: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    """A float32 array as it was left in the workspace, else full of _UNSET; writing to it keeps it there."""
+    if workspace is None:
+        return np.full(shape, _UNSET, np.float32)
+    file = workspace / "embeddings.npy"
+    if not file.exists():
+        with artifacts.whole(file) as partial:
+            np.save(partial, np.full(shape, _UNSET, np.float32))
+    return np.load(file, mmap_mode="r+")

@@ -1,0 +1,259 @@
+"""A pack, loaded and run as InsightFace runs it: faces detected in photos, crops turned into embeddings.
+
+Outside this room everything is RGB.
+"""
+
+import copy
+import ctypes
+import hashlib
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+from insightface.app import FaceAnalysis
+from insightface.model_zoo import SCRFD, ArcFaceONNX, get_default_providers
+
+from src.packs import graphs, pack_files
+from src.packs.alignment import SIDE
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Leaves exactly one ONNX Runtime, the one that knows CUDA; as in the README.
+REPAIR = (
+    "pip uninstall -y onnxruntime onnxruntime-gpu",
+    "pip install --no-deps onnxruntime-gpu",
+)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A loaded pack. `providers` are those that run, best first; `fingerprint` tells packs apart by content.
+
+    `detector` and `recogniser` are InsightFace's own objects, prepared as `FaceAnalysis` prepares them.
+    `resizable` is the detector with a free input size, None where its graph works at one size only; `batched`
+    the recogniser with a free batch size, None where a batch does not give what single crops give.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    providers: tuple[str, ...]
+    detector: SCRFD = field(repr=False)
+    recogniser: ArcFaceONNX = field(repr=False)
+    resizable: SCRFD | None = field(repr=False)
+    batched: ArcFaceONNX | None = field(repr=False)
+
+    @property
+    def recogniser_file(self) -> Path:
+        """The recogniser's ONNX file."""
+        return Path(self.recogniser.model_file)
+
+    def recognise(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings float32 `[n, D]`, not normalised, of aligned crops uint8 `[n, 112, 112, 3]` RGB."""
+        if self.batched is None:
+            recogniser, step = self.recogniser, 1
+        elif self.providers[0] == "CPUExecutionProvider":
+            recogniser, step = self.batched, 16  # the cores share what there is
+        else:
+            recogniser, step = self.batched, len(crops)  # an accelerator takes it at once
+
+        def embed(start: int) -> np.ndarray:
+            images = crops[start : start + step].transpose(0, 3, 1, 2).astype(np.float32)
+            return recogniser.forward(images)
+
+        return np.concatenate(list(in_order(embed, range(0, len(crops), step))))
+
+    def detect(
+        self, photo: np.ndarray, size: int | None = None, threshold: float = 0.5
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Faces in a photo, uint8 `[H, W, 3]` RGB, resized to fit `size` x `size` pixels (a multiple of 32).
+
+        Without a size, as `FaceAnalysis` detects. Returns boxes with scores, float32 `[n, 5]` (left, top,
+        right, bottom, score), and landmarks, float32 `[n, 5, 2]` (x and y of the eye on the image's left, the
+        other eye, the nose, the mouth's corners), in pixels of the photo, best score first.
+        """
+        bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
+        if size is None:
+            return self.detector.detect(bgr, det_thresh=threshold)
+        if self.resizable is not None:
+            return self.resizable.detect(bgr, input_size=(size, size), det_thresh=threshold)
+        # The one canvas there is takes the photo at the same scale: the same to the detector, if slower.
+        canvas = self.detector.static_input_size[0]
+        scale = min(size, canvas) / max(bgr.shape[:2])
+        small = cv2.resize(bgr, None, fx=scale, fy=scale)
+        framed = np.zeros((canvas, canvas, 3), np.uint8)
+        framed[: small.shape[0], : small.shape[1]] = small
+        boxes, landmarks = self.detector.detect(framed, det_thresh=threshold)
+        boxes[:, :4] /= scale
+        return boxes, landmarks / scale
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:
+        """`function(item)` in order, worked out in threads, at most `ahead` results before they are taken."""
+        return in_order(function, items, ahead)
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:
+    """Yields `function(item)` in order, worked out in threads, at most `ahead` results before they are taken.
+
+    For what OpenCV and ONNX Runtime do most of: they let other threads run while they work.
+    """
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(_cores())
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(pack: str | Path, root: Path | str | None = None) -> Pack:
+    """Loads a pack: a folder of ONNX files, or a name, looked for as `FaceAnalysis(name, root=root)` does.
+
+    Without a root, a name is looked for in the project, beside it, and where InsightFace keeps its packs; one
+    that InsightFace publishes is verified, and downloaded where there is none (see `pack_files.find`).
+
+    Warns (RuntimeWarning) where ONNX Runtime does not use the GPU that torch sees, or is installed twice.
+    Raises FileNotFoundError where there is no such pack, ValueError where it is incomplete or damaged.
+    """
+    folder, digests = pack_files.find(pack, root)
+    detector, recogniser = _models(folder)
+    providers = tuple(recogniser.session.get_providers())
+    _check_runtime(providers)
+    return Pack(
+        name=folder.name,
+        folder=folder,
+        fingerprint=hashlib.sha256(repr(digests).encode()).hexdigest(),
+        providers=providers,
+        detector=detector,
+        recogniser=recogniser,
+        resizable=_resizable(detector),
+        batched=_batched(recogniser),
+    )
+
+
+def _models(folder: Path) -> tuple[SCRFD, ArcFaceONNX]:
+    """The detector and the recogniser as `FaceAnalysis` loads and prepares them, one core a session."""
+    options = onnxruntime.SessionOptions()
+    # Photos are worked on side by side instead: cores that share one photo mostly wait for each other.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    wanted = ["detection", "recognition"]
+    half = f"The pack in {folder} is not whole: it has no %s model. Put all of the pack's ONNX files there."
+    try:
+        app = FaceAnalysis(str(folder), allowed_modules=wanted, providers=_providers(), sess_options=options)
+    except AssertionError as error:
+        raise ValueError(half % "detection") from error
+    except Exception as error:  # ONNX Runtime and protobuf have exceptions of their own for damaged files
+        raise ValueError(f"The pack in {folder} is damaged: {' '.join(str(error).split())}") from error
+    if "recognition" not in app.models:
+        raise ValueError(half % "recognition")
+    detector, recogniser = app.det_model, app.models["recognition"]
+    if not detector.use_kps:
+        raise ValueError(f"The detector of the pack in {folder} gives no landmarks, which alignment needs.")
+    if recogniser.input_size != (SIDE, SIDE):
+        size = " x ".join(map(str, recogniser.input_size))
+        raise ValueError(f"The recogniser of the pack in {folder} takes {size} pixels, not {SIDE} x {SIDE}.")
+    app.prepare(ctx_id=0)
+    return detector, recogniser
+
+
+def _resizable(detector: SCRFD) -> SCRFD | None:
+    """The detector with a free input size: itself, or a copy whose graph is freed in memory and checked."""
+    if detector.static_input_size is None:
+        return detector
+    model = graphs.free_size(onnx.load(detector.model_file))
+    width, height = native = detector.static_input_size
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
+    freed = copy.copy(detector)
+    try:
+        freed.model_file, freed.session = None, _session(model, detector.session)
+        freed.static_input_size, freed.input_sizes, freed.center_cache = None, [native], {}
+        freed._reset_resolution_session_pool()
+        for size in (128, 320):  # anchors and outputs must agree at every size
+            freed.detect(np.zeros((size, size, 3), np.uint8), input_size=(size, size), det_thresh=0.0)
+        outputs = [d.session.run(None, {d.input_name: noise}) for d in (detector, freed)]
+    except Exception:  # whatever fails: the graph is bound to its size
+        return None
+    same = all(np.allclose(one, other, atol=1e-3) for one, other in zip(*outputs, strict=True))
+    return freed if same else None
+
+
+def _batched(recogniser: ArcFaceONNX) -> ArcFaceONNX | None:
+    """The recogniser with a free batch size: itself, or a copy whose graph is freed in memory; checked."""
+    crops = (graphs.probes() + 1) * 127.5  # 0-255, as `forward` takes them
+    single = np.concatenate([recogniser.forward(crop[None]) for crop in crops])
+    freed = recogniser
+    try:
+        if isinstance(recogniser.input_shape[0], int):
+            freed = copy.copy(recogniser)
+            model = graphs.free_batch(onnx.load(recogniser.model_file))
+            freed.session = _session(model, recogniser.session)
+        batch = freed.forward(crops)
+    except Exception:  # whatever fails: the graph is bound to single crops
+        return None
+    return freed if graphs.least_cosine(batch, single) >= graphs.PARITY else None
+
+
+def _session(model: onnx.ModelProto, like: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
+    # CoreML can end the process on graphs of free size (see insightface.model_zoo): those run on the CPU.
+    providers = [name for name in like.get_providers() if name != "CoreMLExecutionProvider"]
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), like.get_session_options(), providers=providers
+    )
+
+
+# ---------------------------------------------------------------- ONNX Runtime
+
+
+def _providers() -> list[str]:
+    """What InsightFace asks for, less CUDA where there is no driver.
+
+    ONNX Runtime's GPU build offers it everywhere, and fills the screen with errors where it cannot start it.
+    """
+    providers = get_default_providers(onnxruntime.get_available_providers())
+    return [name for name in providers if name != "CUDAExecutionProvider" or _has_cuda_driver()]
+
+
+def _has_cuda_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _check_runtime(providers: tuple[str, ...]) -> None:
+    repair = "\n    ".join(("To repair it, run these two commands and restart:", *REPAIR))
+    names = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
+    runtimes = sorted(names & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"})
+    if len(runtimes) > 1:
+        message = f"{' and '.join(runtimes)} are both installed and overwrite each other. {repair}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    if "CUDAExecutionProvider" not in providers and _has_cuda_driver():
+        from torch import cuda  # seconds to import, and only of interest here
+
+        if cuda.is_available():
+            message = f"torch sees a GPU, but ONNX Runtime runs on {providers[0]}. {repair}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)

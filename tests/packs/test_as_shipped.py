@@ -1,0 +1,35 @@
+"""The baseline is what the loop that everyone writes gives."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.packs.as_shipped import as_shipped
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_as_shipped_equals_the_loop_that_everyone_writes(real, sample, loop, standin):
+    table = pd.DataFrame({"path": [file.relative_to(real).as_posix() for file in sample]})
+    found = as_shipped(table, real, standin)
+    missed = np.array([not faces for faces in loop])
+    assert (np.isnan(found).all(axis=1) == missed).all() and 0 < missed.sum() < len(missed)
+    cosines = [row @ faces[0].normed_embedding for row, faces in zip(found, loop, strict=True) if faces]
+    assert min(cosines) >= 0.9999
+
+
+def test_as_shipped_resumes_and_takes_undecodable_files_for_failures(real, sample, standin, tmp_path):
+    for i, file in enumerate(sample[:3]):
+        shutil.copy(file, tmp_path / f"{i}{file.suffix}")
+    (tmp_path / "3.jpg").write_bytes(b"no photo")
+    table = pd.DataFrame({"path": sorted(file.name for file in tmp_path.iterdir())})
+    fresh = as_shipped(table, tmp_path, standin)
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    kept = as_shipped(table, tmp_path, standin, workspace=workspace)
+    kept[0], kept[2] = 7, np.inf  # done before; not yet done
+    again = as_shipped(table, tmp_path, standin, workspace=workspace)
+    assert (again[0] == 7).all()
+    np.testing.assert_allclose(again[1:], fresh[1:], rtol=1e-5, equal_nan=True)
+    assert np.isnan(fresh[3]).all()
