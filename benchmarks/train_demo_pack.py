@@ -1,9 +1,9 @@
-"""Make the demo pack (src/demo_pack) from seeds: a small SCRFD-like detector and a small recogniser.
+"""Make the demo pack (src/demo/demo_pack) from seeds: a small SCRFD-like detector and a small recogniser.
 
 Both learn from generated faces of people who are not in any demo set; the recogniser sees clean photos only.
 The files are in InsightFace's own format, and are measured through FaceAnalysis on a demo set.
 
-    python -m benchmarks.train_demo_pack --out src/demo_pack
+    python -m benchmarks.train_demo_pack --out src/demo/demo_pack
 
 About a quarter of an hour on two cores. Threads and CPUs round differently: a pack made again is as good, not
 the same to the last bit.
@@ -30,7 +30,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from src import demo, export
+from src.demo.album import make
+from src.demo.drawing import draw, face_box
+from src.demo.mode import PACK
+from src.demo.people import SKINS, person, view
+from src.packs import export, graphs
 
 Array = NDArray[Any]
 Shot = tuple[Array, Array, Array]  # a photo (RGB), its landmarks [5, 2] and face box [4], in pixels
@@ -46,12 +50,12 @@ DETECTOR, RECOGNISER = "det_demo.onnx", "rec_demo.onnx"
 
 def album(seed: int) -> list[Shot]:
     """Ten photos of one person, somewhat wilder than the demo's good ones."""
-    who, rng = demo.person(seed), np.random.default_rng([seed, 5])
+    who, rng = person(seed), np.random.default_rng([seed, 5])
     shots = []
     for _ in range(10):
-        look = demo.view(rng, wild=0.5 * rng.random())
-        picture, landmarks = demo.draw(who, look, 160)
-        shots.append((picture, landmarks, demo.face_box(who, look) * 160))
+        look = view(rng, wild=0.5 * rng.random())
+        picture, landmarks = draw(who, look, 160)
+        shots.append((picture, landmarks, face_box(who, look) * 160))
     return shots
 
 
@@ -174,7 +178,7 @@ def _clutter(size: int, rng: np.random.Generator) -> Array:
     patches = rng.integers(20, 220, (rng.integers(1, 8), rng.integers(1, 8), 3), np.uint8)
     picture = cv2.resize(patches, (size, size))
     for _ in range(rng.integers(0, 12)):
-        skin = demo.SKINS[rng.integers(5)] * rng.uniform(0.6, 1.05)
+        skin = SKINS[rng.integers(5)] * rng.uniform(0.6, 1.05)
         colour = skin if rng.random() < 0.5 else rng.uniform(0, 255, 3)
         centre, axes = rng.integers(0, size, 2), rng.integers(2, size // 2, 2)
         line = -1 if rng.random() < 0.6 else 3
@@ -230,7 +234,7 @@ def detection_loss(found: Tensor, wanted: Tensor, label: Tensor) -> Tensor:
 
 
 def train_detector(path: Path, drawn: list[list[Shot]], steps: int, side: int = 96, batch: int = 24) -> None:
-    photos = [photo for person in drawn for photo in person]
+    photos = [shot for shots in drawn for shot in shots]
     torch.manual_seed(0)
     rng = np.random.default_rng(1)
     trunk = Trunk().to(memory_format=torch.channels_last)
@@ -265,7 +269,7 @@ def train_detector(path: Path, drawn: list[list[Shot]], steps: int, side: int = 
         external_data=False,
         verbose=False,
     )
-    export.tidy(path)
+    graphs.tidy(path)
 
 
 # ---- recogniser --------------------------------------------------------------------------------------------
@@ -330,8 +334,8 @@ def jittered(crops: Tensor, generator: torch.Generator) -> Tensor:
 def train_recogniser(path: Path, drawn: list[list[Shot]], epochs: int, batch: int = 80) -> None:
     rng = np.random.default_rng(2)
     crops, labels = [], []
-    for number, person in enumerate(drawn):
-        for picture, points, box in person:
+    for number, shots in enumerate(drawn):
+        for picture, points, box in shots:
             shaken = points + rng.normal(0, 0.015, (5, 2)) * (box[3] - box[1])  # no detector's are exact
             crops.append(norm_crop(picture, shaken.astype(np.float32)))
             labels.append(number)
@@ -371,8 +375,8 @@ def measure(folder: Path, people: int) -> None:
     print(f"pack: {size / 1e6:.2f} MB")
     errors = []
     for seed in range(30_000, 30_040):
-        who, look = demo.person(seed), demo.view(np.random.default_rng(seed))
-        picture, landmarks = demo.draw(who, look, 224)
+        who, look = person(seed), view(np.random.default_rng(seed))
+        picture, landmarks = draw(who, look, 224)
         found = app.get(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         if found:
             eyes = np.linalg.norm(landmarks[0] - landmarks[1])
@@ -380,7 +384,7 @@ def measure(folder: Path, people: int) -> None:
     print(f"landmarks: found {len(errors)}/40, mean error {np.mean(errors):.3f} of the eye distance")
 
     with tempfile.TemporaryDirectory() as scratch:
-        images = demo.make(Path(scratch), people=people)
+        images = make(Path(scratch), people=people)
         rows, several, begun = [], 0, time.perf_counter()
         for file in sorted(images.glob("*/*/*_[0-9][0-9].*")):
             found = app.get(cv2.imread(str(file)))
@@ -409,7 +413,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=demo.PACK, help="folder of the pack")
+    parser.add_argument("--out", type=Path, default=PACK, help="folder of the pack")
     parser.add_argument(
         "--only", choices=("detector", "recogniser", "measure"), help="one part instead of all"
     )
