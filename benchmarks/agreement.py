@@ -18,15 +18,19 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from src import cleaning, dataset, embedding, faces, insightface_pack, verification
+from src.evaluation import verification
+from src.networks import embedding
+from src.packs import faces
+from src.packs.pack import load
+from src.photos import cleaning, finding
 
 sys.modules.setdefault("pkg_resources", types.ModuleType("pkg_resources"))  # pyeer wants it for reports only
 
 
-def scores_of(vectors: np.ndarray, found: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def scores_of(vectors: np.ndarray, photos: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Scores and labels of all pairs, near-duplicates aside, as anybody would write it."""
     i, j = np.triu_indices(len(vectors), 1)
-    group, identity = found["group"].to_numpy(), pd.factorize(found["identity"])[0]
+    group, identity = photos["group"].to_numpy(), pd.factorize(photos["identity"])[0]
     apart = (group[i] != group[j]) | (group[i] < 0)
     scores = (vectors @ vectors.T)[i, j]
     return scores[apart], (identity[i] == identity[j])[apart]
@@ -44,22 +48,23 @@ def main() -> None:
         parser.error("say where the real photos are: --data, or FACE_TEST_DATA")
     from pyeer.eer_info import get_eer_stats
 
-    pack = insightface_pack.load("standin", root=arguments.data)
+    pack = load("standin", root=arguments.data)
     rows = []
     for name in arguments.sets:
         folder = arguments.data / name / "images"
         keep = (arguments.keep or Path(tempfile.mkdtemp())) / name
         if not (keep / "faces.parquet").exists():
             keep.mkdir(parents=True, exist_ok=True)
-            found, crops = faces.extract(cleaning.clean(dataset.find(folder), folder), folder, pack)
+            images = cleaning.clean(finding.find(folder), folder)
+            found, crops = faces.extract(images, folder, pack)
             np.save(keep / "embeddings.npy", embedding.embed(crops, pack))
             np.save(keep / "crops.npy", crops)
-            found.to_parquet(keep / "faces.parquet")
-        found, vectors = pd.read_parquet(keep / "faces.parquet"), np.load(keep / "embeddings.npy")
-        test = verification.trials(found.assign(split=name), name)
+            faces.table(images, found).to_parquet(keep / "faces.parquet")
+        photos, vectors = pd.read_parquet(keep / "faces.parquet"), np.load(keep / "embeddings.npy")
+        test = verification.trials(photos.assign(split=name), name)
         table = verification.report(verification.evaluate({"stand-in pack": vectors}, {name: test}))
         ours = table[table["quality"] == "all"].to_dict("records")[0]
-        scores, same = scores_of(vectors, found)
+        scores, same = scores_of(vectors, photos)
         far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
         other = get_eer_stats(scores[same].tolist(), scores[~same].tolist())
         sklearn = {"auc": roc_auc_score(same, scores), "tar_far_1e-2": np.interp(0.01, far, tar)}

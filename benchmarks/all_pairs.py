@@ -19,7 +19,7 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from src import verification
+from src.evaluation import verification
 
 
 def test_set(photos: int, dimensions: int, per_person: int) -> tuple[np.ndarray, verification.Trials]:

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src import verification
-from src.pairs import Results
+from src.evaluation import intervals, verification
+from src.evaluation.pairs import Results
 
 # dimensions; how far people who look like others stand out; how unlike people are in how hard they are; noise
 # of good photos and of bad ones; the second model's noise relative to the first's, the part it does not share
@@ -65,16 +65,17 @@ def of_report(results: Results) -> dict[str, tuple[float, float, float]]:
 
 def bootstrap_of_pairs(results: Results, rng: np.random.Generator, draws: int = 200) -> dict[str, np.ndarray]:
     """What most evaluations do: percentile intervals from pairs drawn as if they were independent."""
-    intervals = {}
+    bounds = {}
     for quality in STRATA:
         counts = results["test"]["first"][quality]
         drawn = [
-            rng.poisson(verification._coarse(counts, part), (draws, len(counts.unit_score)))
+            rng.poisson(intervals.on_coarse_grid(counts, part), (draws, len(counts.cluster_score)))
             for part in (counts.genuine, counts.impostor)
         ]
-        for name, values in verification._measures(*verification._rates(drawn[0], drawn[1])).items():
-            intervals[f"{quality} {name}"] = np.percentile(values, (2.5, 97.5))
-    return intervals
+        curves = verification.far_and_tar(drawn[0], drawn[1])
+        for name, values in verification.measures(*curves).items():
+            bounds[f"{quality} {name}"] = np.percentile(values, (2.5, 97.5))
+    return bounds
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Figures: values in, drawn on an axis, the axis back. Nothing is computed here but where ink goes."""
+"""Figures: values in, drawn on an axis, the axis back. Nothing is computed here but positions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from scipy import stats
 
-Look = dict[str, Any]
+Style = dict[str, Any]  # keyword arguments of a drawing function of Matplotlib
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles, markers and hatches say the
 # same once more, for print in grey.
@@ -21,9 +21,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "////", "....")
-QUALITY = {"high": ("#0072B2", ""), "low": ("#E69F00", "////"), "unknown": ("0.6", "....")}
+QUALITY = {"high": ("#0072B2", ""), "low": ("#E69F00", "////"), "unknown": ("0.6", "....")}  # colour, hatch
 STRATA = ("all", "high-high", "high-low", "low-low")
-SMALL = 9
+SMALL = 9  # size of the smaller text, in points
 MANY = 40  # people beyond which their names no longer fit
 
 
@@ -37,10 +37,11 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
     return ax
 
 
-def _styles(names: Sequence[str]) -> dict[str, Look]:
-    """Of each name its own; once the colours are used up, they come again with hollow markers on the line."""
-    looks = zip(names, cycle(COLOURS), cycle(LINES), strict=False)
-    styles = {name: {"color": colour, "linestyle": line, "linewidth": 1.8} for name, colour, line in looks}
+def _styles(names: Sequence[str]) -> dict[str, Style]:
+    """The line of each name. Once the colours are used up, they come again with hollow markers."""
+    styles: dict[str, Style] = {}
+    for name, colour, line in zip(names, cycle(COLOURS), cycle(LINES), strict=False):
+        styles[name] = {"color": colour, "linestyle": line, "linewidth": 1.8}
     for name, marker in zip(names[len(COLOURS) :], cycle(MARKERS), strict=False):
         styles[name] |= {"marker": marker, "markersize": 5, "markerfacecolor": "white", "markevery": 0.08}
     return styles
@@ -50,13 +51,20 @@ def _legend(ax: Axes, **options: Any) -> None:
     ax.legend(fontsize=SMALL, frameon=False, handlelength=3.2, **options)
 
 
-def _legend_beside(ax: Axes) -> None:
-    """On the right, where the names of many models take no room from the curves."""
+def _legend_right(ax: Axes) -> None:
+    """To the right of the axis, where the names of many models take no room from the curves."""
     _legend(ax, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
 
 def _legend_below(ax: Axes, columns: int, **options: Any) -> None:
     _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **options)
+
+
+def _band(ax: Axes, x: pd.Series, value: pd.Series, curve: pd.DataFrame, colour: str) -> None:
+    """The interval from `low` to `high` of a curve of rates; none where a rate is 0 or 1."""
+    inside = value.between(0, 1, "neither")
+    style: Style = {"color": colour, "alpha": 0.13, "linewidth": 0}
+    ax.fill_between(x, curve["low"], curve["high"], where=inside, **style)
 
 
 def _in_percent(axis: Axis) -> None:
@@ -67,12 +75,12 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def each(draw: Callable[..., Axes], tables: Mapping[str, pd.DataFrame], folder: Path, **options: Any) -> None:
-    """Draws every table in a figure of its own, titled by its name, and saves it in `folder` as a PNG."""
-    for name, table in tables.items():
-        ax = draw(table, **options)
-        ax.set_title(name.replace("_", " "), loc="left", fontsize=SMALL + 1)
-        save(ax, folder / f"{draw.__name__}_{name}.png")
+def each(draw: Callable[..., Axes], table: pd.DataFrame, folder: Path, **options: Any) -> None:
+    """Draws the rows of each test set, column `test`, in a figure of its own, and saves it as a PNG."""
+    for test, rows in table.groupby("test", sort=False):
+        ax = draw(rows, **options)
+        ax.set_title(str(test).replace("_", " "), loc="left", fontsize=SMALL + 1)
+        save(ax, folder / f"{draw.__name__}_{test}.png")
 
 
 def save(ax: Axes, file: Path) -> Axes:
@@ -90,21 +98,22 @@ def save(ax: Axes, file: Path) -> Axes:
 
 
 def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Photos per person, stacked by quality; columns identity, quality. Many people go without names."""
+    """Photos per person, stacked by quality; columns identity, quality."""
     table = pd.crosstab(images["identity"], images["quality"])
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     many = len(table) > MANY
     ax = _axes(ax, 9.0 if many else max(5.0, 1.5 + 0.3 * len(table)), 3.8)
     bottom = np.zeros(len(table))
-    for name in (name for name in QUALITY if name in table):
-        colour, hatch = QUALITY[name]
+    for name, (colour, hatch) in QUALITY.items():
+        if name not in table:
+            continue
         label, tops = f"{name} quality", bottom + table[name].to_numpy()
         if many:  # one outline for all: a thousand bars take seconds
             edges = np.arange(len(table) + 1) - 0.5
             ax.stairs(tops, edges, baseline=bottom, fill=True, color=colour, label=label)
         else:
-            look: Look = {"bottom": bottom, "edgecolor": "white", "hatch": hatch, "label": label}
-            ax.bar(np.arange(len(table)), table[name], color=colour, **look)
+            style: Style = {"bottom": bottom, "edgecolor": "white", "hatch": hatch, "label": label}
+            ax.bar(np.arange(len(table)), table[name], color=colour, **style)
         bottom = tops
     ax.set_ylabel("photos")
     ax.grid(visible=False, axis="x")
@@ -156,7 +165,10 @@ def contact_sheet(
 
 
 def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Pairs as of `verification.hardest`, with crops uint8 [N, H, W, 3] RGB: one person above, two below."""
+    """The crops of pairs as of `verification.hardest`: of one person above, of two people below.
+
+    crops: uint8 [N, H, W, 3] RGB. Raises ValueError where there are no pairs.
+    """
     titles = {"genuine": "One person, lowest scores", "impostor": "Two people, highest scores"}
     kinds = [kind for kind in titles if (pairs["kind"] == kind).any()]
     if not kinds:
@@ -168,13 +180,16 @@ def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None
         top = row * down
         ax.text(0, top - 0.28, titles[kind], fontsize=SMALL, fontweight="bold", va="bottom")
         for column, pair in enumerate(pairs[pairs["kind"] == kind].to_dict("records")):
-            for side, left in enumerate((column * across, column * across + 1.02)):
-                ax.imshow(crops[pair["ab"[side]]], extent=(left, left + 1, top + 1, top))
-            people = dict.fromkeys(str(pair[who]) for who in ("person_a", "person_b"))
+            left, middle = column * across, column * across + 1.01
+            ax.imshow(crops[pair["a"]], extent=(left, left + 1, top + 1, top))
+            ax.imshow(crops[pair["b"]], extent=(left + 1.02, left + 1.02 + 1, top + 1, top))
+            people = [str(pair["person_a"])]
+            if pair["person_b"] != pair["person_a"]:
+                people.append(str(pair["person_b"]))
             label = " / ".join(_shortened(name, 26 // len(people)) for name in people)
-            ax.text(column * across + 1.01, top - 0.03, label, ha="center", va="bottom", fontsize=6)
+            ax.text(middle, top - 0.03, label, ha="center", va="bottom", fontsize=6)
             score = f"{pair['score']:.2f}"
-            ax.text(column * across + 1.01, top + 1.03, score, ha="center", va="top", fontsize=SMALL - 1)
+            ax.text(middle, top + 1.03, score, ha="center", va="top", fontsize=SMALL - 1)
     ax.set_xlim(-0.03, columns * across - (across - 2.05))
     ax.set_ylim(len(kinds) * down - (down - 1.3), -0.6)
     ax.set_aspect("equal")
@@ -183,19 +198,17 @@ def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None
 
 
 def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of photos with a face found, as of `faces.detection_rate`: a column for each way to look."""
-    ways = [name for name in rates.columns if name not in ("quality", "photos")]
+    """Share of photos with a face found by quality, as of `faces.detection_rate`.
+
+    rates: columns quality, perhaps photos, and one for each detection compared, which gives a bar its name.
+    """
+    detections = [name for name in rates.columns if name not in ("quality", "photos")]
     ax = _axes(ax, 5.0, 3.6)
-    width = 0.8 / len(ways)
-    for i, name in enumerate(ways):
-        middle = np.arange(len(rates)) + (i - (len(ways) - 1) / 2) * width
-        look: Look = {
-            "color": COLOURS[i],
-            "hatch": HATCHES[i % len(HATCHES)],
-            "edgecolor": "white",
-            "label": name,
-        }
-        bars = ax.bar(middle, rates[name], width * 0.94, **look)
+    width = 0.8 / len(detections)
+    for i, name in enumerate(detections):
+        middle = np.arange(len(rates)) + (i - (len(detections) - 1) / 2) * width
+        style: Style = {"color": COLOURS[i], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        bars = ax.bar(middle, rates[name], width * 0.94, label=name, **style)
         ax.bar_label(bars, [f"{value:.1%}" for value in rates[name]], fontsize=SMALL - 1, padding=2)
     ax.set_xticks(range(len(rates)), list(rates["quality"]))
     ax.set_xlabel("quality")
@@ -204,7 +217,7 @@ def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="x")
     ax.set_ylabel("photos with a face found")
     _in_percent(ax.yaxis)
-    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(ways))
+    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(detections))
     return ax
 
 
@@ -212,7 +225,7 @@ def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Training loss and validation AUC by epoch, the best epoch marked; columns epoch, loss, val_auc."""
+    """Training loss and validation AUC, the best epoch marked; columns epoch, loss, val_auc."""
     ax = _axes(ax)
     epoch, val_auc = history["epoch"].to_numpy(), history["val_auc"].to_numpy(float)
     lines = ax.plot(epoch, history["loss"], color=COLOURS[1], linestyle="--", label="training loss")
@@ -225,8 +238,8 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
         lines += right.plot(epoch, val_auc, color=COLOURS[0], label="validation AUC")
         best = int(np.nanargmax(val_auc))
         label = f"best: {val_auc[best]:.3f}, epoch {epoch[best]}"
-        look: Look = {"marker": "o", "linestyle": "none", "color": COLOURS[0]}
-        lines += right.plot(epoch[[best]], val_auc[[best]], label=label, **look)
+        style: Style = {"marker": "o", "linestyle": "none", "color": COLOURS[0]}
+        lines += right.plot(epoch[[best]], val_auc[[best]], label=label, **style)
         right.set_ylabel("validation AUC")
     _legend_below(ax, len(lines), handles=lines)
     return ax
@@ -236,15 +249,12 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """ROC curves as of `verification.roc`, FAR on a log axis, with bands of 95 % where there are errors."""
+    """ROC curves as of `verification.roc` with 95 % bands, FAR on a log axis."""
     ax = _axes(ax, 9.4)
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = curves[curves["model"] == name]
         ax.plot(curve["far"], curve["tar"], label=f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", **style)
-        band: Look = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
-        ax.fill_between(
-            curve["far"], curve["low"], curve["high"], where=curve["tar"].between(0, 1, "neither"), **band
-        )
+        _band(ax, curve["far"], curve["tar"], curve, style["color"])
     lowest = curves["far"].min()
     chance = np.geomspace(lowest, 1, 100)
     ax.plot(chance, chance, color="0.6", linewidth=1, linestyle=(0, (1, 2)), label="chance")
@@ -255,12 +265,12 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("TAR: genuine pairs accepted")
     _in_percent(ax.xaxis)
     _in_percent(ax.yaxis)
-    _legend_beside(ax)
+    _legend_right(ax)
     return ax
 
 
 def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes; low is good."""
+    """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes."""
     ax = _axes(ax, 8.4, 5.4)
     drawn = curves[(curves["tar"] > 0) & (curves["tar"] < 1) & (curves["far"] < 1)]
     for name, style in _styles(list(curves["model"].unique())).items():
@@ -277,23 +287,25 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         set_limits(stats.norm.ppf(max(low * 0.8, 5e-5)), stats.norm.ppf(min(max(high, 0.5), 0.97)))
     ax.set_xlabel("FAR: impostor pairs accepted")
     ax.set_ylabel("FRR: genuine pairs rejected")
-    _legend_beside(ax)
+    _legend_right(ax)
     return ax
 
 
 def score_histograms(
     histogram: pd.DataFrame, threshold: float | None = None, model: str = "", ax: Axes | None = None
 ) -> Axes:
-    """Densities of a model's genuine and impostor scores, as of `verification.histogram`; its threshold."""
+    """Densities of a model's genuine and impostor scores, as of `verification.histogram`.
+
+    threshold: the model's, drawn as a line.
+    """
     ax = _axes(ax)
     for name, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
-        look: Look = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "hatch": hatch, "linewidth": 0}
-        ax.fill_between(histogram["score"], histogram[name], step="mid", **look)
+        style: Style = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "linewidth": 0}
+        ax.fill_between(histogram["score"], histogram[name], step="mid", hatch=hatch, **style)
         ax.step(histogram["score"], histogram[name], where="mid", color=colour, label=f"{name} pairs")
     if threshold is not None:
-        ax.axvline(
-            threshold, color="black", linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3f}"
-        )
+        label = f"threshold {threshold:.3f}"
+        ax.axvline(threshold, color="black", linewidth=1.2, linestyle="--", label=label)
     ax.margins(x=0.01)
     ax.set_ylim(0)
     ax.set_xlabel(f"score{' of ' if model else ''}{model}: cosine of the two embeddings")
@@ -303,19 +315,19 @@ def score_histograms(
 
 
 def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """AUC and its 95 % interval for every model and stratum; the rows of one test set of the report."""
+    """AUC with 95 % intervals by stratum and model, from the report's rows of one test set."""
     strata = [name for name in STRATA if (report["quality"] == name).any()]
     models = list(report["model"].unique())
     ax = _axes(ax, 4.4 + 1.4 * len(strata), 4.4)
     for i, (model, colour, marker) in enumerate(zip(models, cycle(COLOURS), cycle(MARKERS), strict=False)):
-        lines = report[report["model"] == model].set_index("quality").reindex(strata)
+        rows = report[report["model"] == model].set_index("quality").reindex(strata)
         middle = np.arange(len(strata)) + (i - (len(models) - 1) / 2) * 0.7 / len(models)
-        reach = [lines["auc"] - lines["auc_low"], lines["auc_high"] - lines["auc"]]
-        reach = np.clip(np.nan_to_num(reach), 0, None)
-        look: Look = {"color": colour, "capsize": 3, "markersize": 5}
+        bars = [rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]
+        bars = np.clip(np.nan_to_num(bars), 0, None)
+        style: Style = {"color": colour, "capsize": 3, "markersize": 5}
         if i >= len(COLOURS):
-            look["markerfacecolor"] = "white"
-        ax.errorbar(middle, lines["auc"], reach, fmt=marker, label=model, **look)
+            style["markerfacecolor"] = "white"
+        ax.errorbar(middle, rows["auc"], bars, fmt=marker, label=model, **style)
     ax.axhline(0.5, color="0.6", linewidth=1, linestyle=(0, (1, 2)))
     ax.set_xticks(range(len(strata)), strata)
     ax.set_xlim(-0.5, len(strata) - 0.5)
@@ -323,7 +335,7 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="x")
     ax.set_xlabel("quality of the pair")
     ax.set_ylabel("AUC, 95 % interval")
-    _legend_beside(ax)
+    _legend_right(ax)
     return ax
 
 
@@ -339,7 +351,7 @@ def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("FRR of the rest")
     _in_percent(ax.xaxis)
     _in_percent(ax.yaxis)
-    _legend_beside(ax)
+    _legend_right(ax)
     return ax
 
 
@@ -349,15 +361,12 @@ def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for name, style in _styles(list(table["model"].unique())).items():
         curve = table[table["model"] == name]
         ax.plot(curve["rank"], curve["rate"], label=name, **style)
-        band: Look = {"color": style["color"], "alpha": 0.13, "linewidth": 0}
-        ax.fill_between(
-            curve["rank"], curve["low"], curve["high"], where=curve["rate"].between(0, 1, "neither"), **band
-        )
+        _band(ax, curve["rank"], curve["rate"], curve, style["color"])
     ax.set_xlim(1, max(2, int(table["rank"].max())))
     ax.set_ylim(top=1.005)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_xlabel("rank")
     ax.set_ylabel("probes with the right person within the rank")
     _in_percent(ax.yaxis)
-    _legend_beside(ax)
+    _legend_right(ax)
     return ax

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from matplotlib.patches import StepPatch
 
-from src import plots, protocols, verification
-from tests.test_pairs import make
+from src import plots
+from src.evaluation import protocols, verification
+from tests.evaluation.examples import make
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def _close():
 @pytest.fixture(scope="module")
 def results():
     vectors, faces = make(people=10, photos=10)
-    models = {"old": vectors, "new": make(people=10, photos=10, noise=1.0)[0]}
+    models = {"buffalo_l": vectors, "ResNet-50 fine-tuned": make(people=10, photos=10, noise=1.0)[0]}
     test = verification.trials(faces, "test_seen")
     return models, test, verification.evaluate(models, {"test_seen": test})
 
@@ -44,12 +45,13 @@ def figures(models, test, results):
     chosen = verification.thresholds(results["test_seen"], 0.1)
     found = protocols.identify(models, test)
     history = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5], "val_auc": [0.6, 0.9, 0.8]})
-    sharpness = np.arange(len(models["old"]), dtype=float)
+    rates = {"quality": ["high", "low"], "buffalo_l as shipped": [0.9, 0.5], "buffalo_l": [1, 0.9]}
+    sharpness = np.arange(len(models["buffalo_l"]), dtype=float)
     return {
         "roc": lambda ax: plots.roc(curves, ax),
         "det": lambda ax: plots.det(curves, ax),
         "histograms": lambda ax: plots.score_histograms(
-            verification.histogram(results["test_seen"]["old"]["all"]), 0.3, "old", ax
+            verification.histogram(results["test_seen"], "buffalo_l"), 0.3, "buffalo_l", ax
         ),
         "strata": lambda ax: plots.auc_by_stratum(report, ax),
         "cmc": lambda ax: plots.cmc(protocols.cmc(found), ax),
@@ -57,9 +59,7 @@ def figures(models, test, results):
             verification.discard(models, test, sharpness, chosen), ax
         ),
         "learning": lambda ax: plots.learning_curves(history, ax),
-        "detection": lambda ax: plots.detection(
-            pd.DataFrame({"quality": ["high", "low"], "as shipped": [0.9, 0.5], "ours": [1, 0.9]}), ax
-        ),
+        "detection": lambda ax: plots.detection(pd.DataFrame(rates), ax),
     }
 
 
@@ -76,19 +76,16 @@ def test_every_figure_draws_on_the_axis_given_and_can_be_saved(results, tmp_path
 
 
 def test_lines_differ_in_more_than_colour(results):
-    lines = plots.roc(verification.roc(results[2]["test_seen"])).get_lines()
-    assert (
-        len({line.get_linestyle() for line in lines[:2]})
-        == 2
-        == len({line.get_color() for line in lines[:2]})
-    )
+    lines = plots.roc(verification.roc(results[2]["test_seen"])).get_lines()[:2]
+    assert len({line.get_linestyle() for line in lines}) == 2
+    assert len({line.get_color() for line in lines}) == 2
 
 
 def test_roc_shows_the_values_and_names_the_auc(results):
     curves = verification.roc(results[2]["test_seen"])
     ax = plots.roc(curves)
     drawn = np.asarray(ax.get_lines()[0].get_xydata())
-    np.testing.assert_allclose(drawn, curves[curves["model"] == "old"][["far", "tar"]])
+    np.testing.assert_allclose(drawn, curves[curves["model"] == "buffalo_l"][["far", "tar"]])
     assert f"{curves['auc'][0]:.3f}" in legend(ax)[0]
     assert ax.get_xscale() == "log"
 
@@ -96,11 +93,11 @@ def test_roc_shows_the_values_and_names_the_auc(results):
 def test_score_histograms_of_every_test_set_show_model_and_threshold(results, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "save", lambda ax, file: drawn.append((ax, file)))
-    table = verification.histogram(results[2]["test_seen"]["old"]["all"], bins=20)
-    plots.each(plots.score_histograms, {"test_seen": table}, tmp_path, threshold=0.25, model="old")
+    table = verification.by_test(verification.histogram, results[2], model="buffalo_l", bins=20)
+    plots.each(plots.score_histograms, table, tmp_path, threshold=0.25, model="buffalo_l")
     ((ax, file),) = drawn
     assert file == tmp_path / "score_histograms_test_seen.png"
-    assert ax.get_title(loc="left") == "test seen" and "old" in ax.get_xlabel()
+    assert ax.get_title(loc="left") == "test seen" and "buffalo_l" in ax.get_xlabel()
     steps = {line.get_label(): line for line in ax.get_lines()}
     assert list(steps["threshold 0.250"].get_xdata()) == [0.25, 0.25]
     for kind in ("genuine", "impostor"):
@@ -152,8 +149,8 @@ def test_sheets_show_every_photo():
 
 def test_hardest_pairs_are_shown_side_by_side(results):
     models, test, _ = results
-    pairs = verification.hardest(models["old"], test, count=3)
-    crops = np.arange(len(models["old"]), dtype=np.uint8)[:, None, None, None] * np.ones(
+    pairs = verification.hardest(models["buffalo_l"], test, count=3)
+    crops = np.arange(len(models["buffalo_l"]), dtype=np.uint8)[:, None, None, None] * np.ones(
         (1, 112, 112, 3), np.uint8
     )
     ax = plots.hardest_pairs(crops, pairs)
@@ -171,5 +168,5 @@ def test_many_models_stay_apart():
     curves = pd.DataFrame([(name, rank, 0.5, 0.4, 0.6) for name in names for rank in (1, 2)])
     curves.columns = ["model", "rank", "rate", "low", "high"]
     lines = plots.cmc(curves).get_lines()
-    looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
-    assert len(looks) == len(names)
+    styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(styles) == len(names)

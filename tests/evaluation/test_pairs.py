@@ -10,53 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import cleaning, dataset, demo, embedding, insightface_pack, pairs, verification
-from src.faces import extract
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def make(people=6, photos=8, dimensions=32, noise=2.0, seed=0, split="test_seen"):
-    """Embeddings and the faces they belong to: unlike numbers of photos, a third of high quality."""
-    rng = np.random.default_rng(seed)
-    identity = np.repeat(np.arange(people), rng.integers(2, 2 * photos - 1, people))
-    n = len(identity)
-    centres = np.random.default_rng(0).normal(size=(people, dimensions))
-    vectors = unit(centres[identity] + noise * rng.normal(size=(n, dimensions)))
-    faces = pd.DataFrame(
-        {
-            "identity": [f"person {i}" for i in identity],
-            "quality": np.where(np.arange(n) % 3 == 0, "high", "low"),
-            "group": np.arange(n),
-            "split": split,
-        }
-    )
-    return vectors, faces
-
-
-def materialised(vectors, faces):
-    """Scores, whether genuine, and stratum of every pair, as anybody would write it."""
-    i, j = np.triu_indices(len(vectors), 1)
-    group = faces["group"].to_numpy()
-    apart = (group[i] != group[j]) | (group[i] < 0)
-    i, j = i[apart], j[apart]
-    low = (faces["quality"] == "low").to_numpy().astype(int)
-    stratum = np.array(["high-high", "high-low", "low-low"])[low[i] + low[j]]
-    names = faces["identity"].to_numpy()
-    return (vectors[i].astype(np.float64) * vectors[j]).sum(1), names[i] == names[j], stratum
+from src.demo import album, mode
+from src.evaluation import intervals, pairs, verification
+from src.networks import embedding
+from src.packs import faces as packs_faces
+from src.packs.pack import load
+from src.photos import cleaning, finding
+from tests.evaluation.examples import make, materialised, unit_rows
 
 
 def counted(vectors, faces, **options):
-    return pairs.evaluate({"m": vectors}, {"t": pairs.trials(faces, "test_seen")}, **options)["t"]["m"]
+    test = pairs.trials(faces, "test_seen")
+    return pairs.evaluate({"buffalo_l": vectors}, {"t": test}, **options)["t"]["buffalo_l"]
 
 
 @pytest.mark.parametrize("tile", [7, 2048])
-@pytest.mark.parametrize("units", [3, 300])
-def test_counts_are_those_of_all_pairs(monkeypatch, tile, units):
+@pytest.mark.parametrize("clusters", [3, 300])
+def test_counts_are_those_of_all_pairs(monkeypatch, tile, clusters):
     monkeypatch.setattr(pairs, "_TILE", tile)
-    monkeypatch.setattr(pairs, "_UNITS", units)
+    monkeypatch.setattr(pairs, "_CLUSTERS", clusters)
     vectors, faces = make()
     faces.loc[[1, 2, 5], "group"] = 0  # one group within a person,
     faces.loc[[3, len(faces) - 1], "group"] = 3  # one of two people
@@ -70,25 +42,27 @@ def test_counts_are_those_of_all_pairs(monkeypatch, tile, units):
             np.testing.assert_allclose(np.repeat(counts.score, part), expected, atol=1.5e-6)
 
 
-@pytest.mark.parametrize("units", [3, 300])
-def test_units_count_the_pairs_that_leave_with_their_people(monkeypatch, units):
-    monkeypatch.setattr(pairs, "_UNITS", units)
+@pytest.mark.parametrize("clusters", [3, 300])
+def test_clusters_count_the_pairs_that_leave_with_their_people(monkeypatch, clusters):
+    monkeypatch.setattr(pairs, "_CLUSTERS", clusters)
     vectors, faces = make()
     test = pairs.trials(faces, "test_seen")
     counts = counted(vectors, faces)["all"]
-    assert (counts.unit_genuine.sum(0)).sum() == counts.genuine.sum()
-    part = test.identity if units > 6 else np.random.default_rng(0).permutation(6)[test.identity] % units
-    for u in range(len(counts.unit_genuine)):
-        scores, genuine, _ = materialised(vectors[part != u], faces[part != u])
-        assert counts.impostor.sum() - counts.unit_impostor[u].sum() == (~genuine).sum()
-        assert counts.genuine.sum() - counts.unit_genuine[u].sum() == genuine.sum()
-        left = np.append(0, np.cumsum(verification._without_each(counts)[1][u]))
-        below = [(scores[~genuine] < edge).sum() for edge in counts.unit_score]
+    assert (counts.cluster_genuine.sum(0)).sum() == counts.genuine.sum()
+    cluster = test.identity
+    if clusters < 6:
+        cluster = np.random.default_rng(0).permutation(6)[test.identity] % clusters
+    for u in range(len(counts.cluster_genuine)):
+        scores, genuine, _ = materialised(vectors[cluster != u], faces[cluster != u])
+        assert counts.impostor.sum() - counts.cluster_impostor[u].sum() == (~genuine).sum()
+        assert counts.genuine.sum() - counts.cluster_genuine[u].sum() == genuine.sum()
+        left = np.append(0, np.cumsum(intervals.without_each(counts)[1][u]))
+        below = [(scores[~genuine] < edge).sum() for edge in counts.cluster_score]
         np.testing.assert_allclose(left[:-1], below, atol=1)
 
 
 def random_test(seed, vectors_of):
-    """A set of 8 to 20 people in up to three qualities, with groups (some of two people) and failures."""
+    """8 to 20 people in up to three qualities, with groups (some of two people) and failures."""
     rng = np.random.default_rng(seed)
     identity = np.repeat(np.arange(rng.integers(8, 21)), 5)[rng.permutation(40)]
     identity = np.unique(identity, return_inverse=True)[1]
@@ -102,11 +76,12 @@ def random_test(seed, vectors_of):
 
 
 def on_both(monkeypatch, failures, vectors, test):
-    """The counts of numpy and of torch by stratum, with tiles and units small enough that there are many."""
+    """The counts of numpy and of torch by stratum, with many small tiles and clusters."""
     monkeypatch.setattr(pairs, "_TILE", 7)
-    monkeypatch.setattr(pairs, "_UNITS", 6)
-    models = {"m": vectors}
-    return [pairs.evaluate(models, {"t": test}, failures, where)["t"]["m"] for where in ("numpy", "cpu")]
+    monkeypatch.setattr(pairs, "_CLUSTERS", 6)
+    models = {"buffalo_l": vectors}
+    found = [pairs.evaluate(models, {"t": test}, failures, device) for device in ("numpy", "cpu")]
+    return [results["t"]["buffalo_l"] for results in found]
 
 
 @pytest.mark.parametrize("failures", ["non_match", "exclude"])
@@ -127,11 +102,11 @@ def test_torch_counts_what_numpy_counts(monkeypatch, seed, failures):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_torch_counts_any_scores_within_a_step(monkeypatch, seed):
-    """Where rounding moves a score it moves one step at most, so the k-th lowest scores agree to a step."""
+    """Rounding moves a score by one step at most, so the k-th lowest scores agree to a step."""
 
     def any_scores(rng, identity):
         centres = rng.normal(size=(identity.max() + 1, 32))
-        return unit(centres[identity] + 1.5 * rng.normal(size=(len(identity), 32)))
+        return unit_rows(centres[identity] + 1.5 * rng.normal(size=(len(identity), 32)))
 
     first, second = on_both(monkeypatch, "non_match", *random_test(seed, any_scores))
     assert first.keys() == second.keys()
@@ -143,8 +118,8 @@ def test_torch_counts_any_scores_within_a_step(monkeypatch, seed):
             lost = [np.isneginf(values).sum() for values in scores]
             assert len(scores[0]) == len(scores[1]) and lost[0] == lost[1]
             np.testing.assert_allclose(scores[0][lost[0] :], scores[1][lost[0] :], atol=1.01 / pairs.STEPS)
-            units = [getattr(counts, f"unit_{part}").sum(1) for counts in (a, b)]
-            np.testing.assert_array_equal(*units)
+            clusters = [getattr(counts, f"cluster_{part}").sum(1) for counts in (a, b)]
+            np.testing.assert_array_equal(*clusters)
 
 
 def test_a_gpu_is_used_where_there_is_one_and_many_photos(monkeypatch):
@@ -172,13 +147,13 @@ def test_pairs_are_counted_where_torch_is_missing():
 import sys
 sys.modules["torch"] = None  # to import it fails
 import numpy as np
-from src import pairs
+from src.evaluation import pairs
 pairs._MANY = 0
 test = pairs.Trials("t", np.arange(4), np.array([0, 0, 1, 1]), (), np.zeros(4, np.int8), np.full(4, -1))
-counts = pairs.evaluate({"m": np.eye(4, dtype=np.float32)}, {"t": test})["t"]["m"]["all"]
+counts = pairs.evaluate({"buffalo_l": np.eye(4, dtype=np.float32)}, {"t": test})["t"]["buffalo_l"]["all"]
 assert (counts.genuine.sum(), counts.impostor.sum()) == (2, 4)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 @settings(max_examples=20, deadline=None)
@@ -188,9 +163,9 @@ def test_order_and_rotation_do_not_matter(seed):
     vectors, faces = make(seed=seed)
     rotation = np.linalg.qr(rng.normal(size=(32, 32)))[0]
     order = rng.permutation(len(faces))
-    turned = unit(vectors[order].astype(np.float64) @ rotation)
+    turned = unit_rows(vectors[order].astype(np.float64) @ rotation)
     first, second = (
-        verification.report({"t": {"m": counted(*args)}})
+        verification.report({"t": {"buffalo_l": counted(*args)}})
         for args in ((vectors, faces), (turned, faces.iloc[order]))
     )
     numbers = first.select_dtypes("number").columns
@@ -202,19 +177,19 @@ def test_failures_match_nothing_or_are_dropped_for_all_models():
     broken = vectors.copy()
     broken[::5] = np.nan
     test = {"t": pairs.trials(faces, "test_seen")}
-    both = {"whole": vectors, "broken": broken}
-    kept = pairs.evaluate(both, test)["t"]["broken"]["all"]
+    models = {"buffalo_l": vectors, "buffalo_l as shipped": broken}
+    found = pairs.evaluate(models, test)["t"]
+    every, kept = found["buffalo_l"]["all"], found["buffalo_l as shipped"]["all"]
     lost = np.isneginf(kept.score)
-    whole = pairs.evaluate(both, test)["t"]["whole"]["all"]
-    assert kept.genuine.sum() == whole.genuine.sum() and kept.impostor.sum() == whole.impostor.sum()
+    assert kept.genuine.sum() == every.genuine.sum() and kept.impostor.sum() == every.impostor.sum()
     assert kept.failed == len(vectors[::5]) and lost.sum() == 1 and kept.genuine[lost] > 0
-    without = pairs.evaluate(both, test, failures="exclude")["t"]
+    without = pairs.evaluate(models, test, failures="exclude")["t"]
     expected = counted(np.delete(vectors, np.s_[::5], 0), faces.drop(index=faces.index[::5]))["all"]
-    for name in both:
+    for name in models:
         assert (without[name]["all"].genuine == expected.genuine).all()
         assert without[name]["all"].excluded == kept.failed
-    assert without["broken"]["all"].failed == kept.failed and kept.excluded == 0
-    table = verification.report({"t": {"broken": {"all": kept}}})
+    assert without["buffalo_l as shipped"]["all"].failed == kept.failed and kept.excluded == 0
+    table = verification.report({"t": {"buffalo_l as shipped": {"all": kept}}})
     assert table["fte"][0] == pytest.approx(kept.failed / len(faces))
 
 
@@ -222,7 +197,7 @@ def test_a_model_that_fails_on_everything_is_no_better_than_chance():
     vectors, faces = make()
     with pytest.raises(ValueError, match="t: no photo is left"):
         counted(np.full_like(vectors, np.nan), faces, failures="exclude")
-    table = verification.report({"t": {"m": counted(np.full_like(vectors, np.nan), faces)}})
+    table = verification.report({"t": {"buffalo_l": counted(np.full_like(vectors, np.nan), faces)}})
     assert (table["auc"] == 0.5).all() and (table["fte"] == 1).all() and table["d_prime"].isna().all()
 
 
@@ -274,22 +249,24 @@ def test_test_sets_without_pairs_are_refused():
 
 def test_photos_without_labels_are_read_by_measured_quality(tmp_path):
     """From the folder to the strata: no folder says high or low, so size and sharpness do."""
-    labelled = demo.make(tmp_path / "labelled", people=2, high=3, low=3)
+    labelled = album.make(tmp_path / "labelled", people=2, high=3, low=3)
     folder = tmp_path / "plain"
     for file in sorted(labelled.glob("*/*_quality/*_0[0-9].*")):
         person, _, name = file.relative_to(labelled).parts
         (folder / person).mkdir(parents=True, exist_ok=True)
         (folder / person / name).write_bytes(file.read_bytes())
-    found = dataset.find(folder)
-    assert set(found["quality"]) == {"unknown"}
-    pack = insightface_pack.load(str(demo.PACK))
-    rows, crops = extract(cleaning.clean(found, folder), folder, pack)
-    test = pairs.trials(rows.assign(split="test_seen"), "test_seen")
-    bad = (rows[["width", "height"]].min(axis=1) < 112) | (rows["sharpness"] < 200)
-    assert 0 < bad.sum() < len(rows) == 12
+    files = finding.find(folder)
+    assert set(files["quality"]) == {"unknown"}
+    pack = load(str(mode.PACK))
+    images = cleaning.clean(files, folder)
+    found, crops = packs_faces.extract(images, folder, pack)
+    faces = packs_faces.table(images, found)
+    test = pairs.trials(faces.assign(split="test_seen"), "test_seen")
+    bad = (faces[["width", "height"]].min(axis=1) < 112) | (faces["sharpness"] < 200)
+    assert 0 < bad.sum() < len(faces) == 12
     assert [pairs.QUALITIES[code] for code in test.quality] == np.where(bad, "low", "high").tolist()
     vectors = embedding.embed(crops, pack)
-    table = verification.report(verification.evaluate({"m": vectors}, {"test_seen": test}))
+    table = verification.report(verification.evaluate({"buffalo_l": vectors}, {"test_seen": test}))
     assert list(table["quality"]) == ["all", "high-high", "high-low", "low-low"]
 
 

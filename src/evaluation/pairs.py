@@ -21,20 +21,20 @@ QUALITIES = ("high", "low", "unknown")
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
 
 # Scores are counted by code: the cosine on a grid of 2**21 steps (1e-6 apart), with room below for two codes
-# that are no score. A code's high 12 bits are its coarse code, by which pairs are counted per person.
+# that are no score. A code's high 12 bits are its coarse code, by which pairs are counted per cluster.
 _CODES, _COARSE = 2**21, 2**12
 _SHIFT = 9
 _LEFT_OUT, _FAILED = 0, 512  # coarse 0: no pair; coarse 1: a photo without an embedding matches nothing
-STEPS = 2**20 - 1024  # codes per unit of cosine
+STEPS = 2**20 - 1024  # codes from cosine 0 to cosine 1
 _ZERO = 2**20  # the code of cosine 0
 _TILE = 2048  # rows and columns of a block of the similarity matrix
-_UNITS = 300  # people; where there are more, they are put into so many parts
+_CLUSTERS = 300  # people; where there are more, they are put into so many clusters
 _MANY = 20_000  # photos from which a GPU is worth starting
 
 
 @dataclass(frozen=True)
 class Trials:
-    """A test set: its photos, of which every two make a pair, except two of one near-duplicate group."""
+    """A test set: photos of which every two make a pair, except two of one near-duplicate group."""
 
     name: str
     rows: np.ndarray  # int64 [n]: rows of faces, and so of the embeddings
@@ -48,16 +48,17 @@ class Trials:
 class Counts:
     """The pairs of one model in one stratum of a test set, counted by score.
 
-    A score of -inf is that of a pair with a failure to enrol. Per unit, a person or a part of the people, the
-    pairs with at least one photo of that unit are counted too, by scores on a coarser grid.
+    A score of -inf is that of a pair with a failure to enrol. A cluster is a person or, where there are very
+    many, a part of the people. For each, the pairs with at least one photo of that cluster are counted too,
+    by scores on a coarser grid.
     """
 
     score: np.ndarray  # float64 [K], ascending
     genuine: np.ndarray  # int64 [K]
     impostor: np.ndarray  # int64 [K]
-    unit_score: np.ndarray  # float64 [C], ascending
-    unit_genuine: np.ndarray  # int64 [U, C]
-    unit_impostor: np.ndarray  # int64 [U, C]
+    cluster_score: np.ndarray  # float64 [C], ascending
+    cluster_genuine: np.ndarray  # int64 [U, C]
+    cluster_impostor: np.ndarray  # int64 [U, C]
     people: int
     photos: int
     failed: int  # photos without an embedding, also where they are excluded
@@ -70,7 +71,7 @@ Tables = dict[tuple[int, int], np.ndarray]  # by the two qualities: [2, ...], ge
 
 
 def trials(faces: pd.DataFrame, split: str) -> Trials:
-    """The test set made of the rows of `faces` in `split`.
+    """The test set made of the rows of `faces` in `split`; columns identity, quality, group, split.
 
     Raises ValueError where the split is empty, has one person only, or nobody with two photos, or where a
     photo's identity is missing.
@@ -79,12 +80,13 @@ def trials(faces: pd.DataFrame, split: str) -> Trials:
     if not len(rows):
         present = ", ".join(sorted(set(faces["split"]))) or "none"
         raise ValueError(f"no faces in the split {split!r}; the splits there are: {present}")
-    chosen = faces.iloc[rows]
-    identity, people = pd.factorize(chosen["identity"], sort=True)
+    photos = faces.iloc[rows]
+    identity, people = pd.factorize(photos["identity"], sort=True)
     if (identity < 0).any():
-        at, count_of = rows[identity < 0][0], (identity < 0).sum()
-        raise ValueError(f"row {at} of the split {split!r} has no identity ({count_of} in all)")
-    quality = chosen["quality"].map({name: code for code, name in enumerate(QUALITIES)}).fillna(2)
+        first, missing = rows[identity < 0][0], (identity < 0).sum()
+        raise ValueError(f"row {first} of the split {split!r} has no identity ({missing} in all)")
+    codes = {name: code for code, name in enumerate(QUALITIES)}
+    quality = photos["quality"].map(codes).fillna(codes["unknown"])
     check_people(identity.astype(np.int64), f"the split {split!r}")
     return Trials(
         split,
@@ -92,7 +94,7 @@ def trials(faces: pd.DataFrame, split: str) -> Trials:
         identity.astype(np.int64),
         tuple(str(person) for person in people),
         quality.to_numpy(np.int8),
-        chosen["group"].to_numpy(np.int64),
+        photos["group"].to_numpy(np.int64),
     )
 
 
@@ -101,15 +103,20 @@ def test_sets(faces: pd.DataFrame) -> dict[str, Trials]:
 
     Raises ValueError, with what is wrong with each, where there is none.
     """
-    found, problems = {}, []
+    tests, problems = {}, []
     for split in sorted(name for name in faces["split"].unique() if name.startswith("test")):
         try:
-            found[split] = trials(faces, split)
+            tests[split] = trials(faces, split)
         except ValueError as error:
             problems.append(str(error))
-    if not found:
+    if not tests:
         raise ValueError("; ".join(problems) or "no faces are in a test split")
-    return found
+    return tests
+
+
+def first_test(tests: Mapping[str, Trials]) -> Trials:
+    """The test set that figures of one test show: new photos of people in training, where there are any."""
+    return tests["test_seen"] if "test_seen" in tests else next(iter(tests.values()))
 
 
 def evaluate(
@@ -118,12 +125,13 @@ def evaluate(
     failures: str = "non_match",
     device: str | None = None,
 ) -> Results:
-    """Scores every pair of every test set with every model.
+    """Scores every pair of every test set with every model: counts by test set, model and stratum.
 
     embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. Their pairs match at no
     threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
     device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
     sets if torch is imported and sees it, else numpy. Scores agree within rounding, a step of the 1e-6 grid.
+    A stratum of which the test set has no photos is not in the results.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
     there are no models, no test sets, or no photos left.
     """
@@ -132,35 +140,55 @@ def evaluate(
     if failures not in ("non_match", "exclude"):
         raise ValueError(f'failures is {failures!r}; it can be "non_match" or "exclude"')
     if len({len(rows) for rows in embeddings.values()}) > 1:
-        lengths = ", ".join(f"{name}: {len(rows)}" for name, rows in embeddings.items())
+        lengths = ", ".join(f"{model}: {len(rows)}" for model, rows in embeddings.items())
         raise ValueError(f"the models' embeddings have different numbers of rows ({lengths})")
     results: Results = {}
-    for test, chosen in tests.items():
-        rows = {name: checked(vectors, chosen.rows, name) for name, vectors in embeddings.items()}
-        failed = {name: np.isnan(vectors[:, 0]) for name, vectors in rows.items()}
-        keep = np.ones(len(chosen.rows), bool)
+    for name, test in tests.items():
+        vectors = {model: checked(rows, test.rows, model) for model, rows in embeddings.items()}
+        failed = {model: np.isnan(rows[:, 0]) for model, rows in vectors.items()}
+        keep = np.ones(len(test.rows), bool)
         if failures == "exclude":
             keep = ~np.any(list(failed.values()), axis=0)
             if not keep.any():
-                raise ValueError(f"{test}: no photo is left where failures to enrol are excluded")
-        results[test] = {name: count(rows[name], chosen, keep, failed[name], device) for name in rows}
+                raise ValueError(f"{name}: no photo is left where failures to enrol are excluded")
+        results[name] = {
+            model: count_pairs(rows, test, keep, failed[model], device) for model, rows in vectors.items()
+        }
     return results
 
 
 def hardest(embeddings: np.ndarray, test: Trials, count: int = 8) -> pd.DataFrame:
     """The genuine pairs with the lowest scores and the impostor pairs with the highest, worst first.
 
+    embeddings: float32 [N, D] unit rows; count: of pairs of each kind.
     Columns: kind ("genuine" or "impostor"), a and b (rows of the embeddings), score, person_a, person_b. At
     most one pair for every person, or every two people, so that no one fills the list. Failures to enrol have
     no score and do not appear.
     """
     vectors = checked(embeddings, test.rows, "the model")
-    found: dict[str, list[tuple[float, int, int]]] = {"genuine": [], "impostor": []}
+    genuine = sorted(_least_alike(vectors, test))[:count]
+    impostor = sorted(_most_alike(vectors, test), reverse=True)[:count]
+    rows = []
+    for kind, pairs in (("genuine", genuine), ("impostor", impostor)):
+        for score, i, j in pairs:
+            people = [test.people[test.identity[at]] if test.people else "" for at in (i, j)]
+            rows.append((kind, int(test.rows[i]), int(test.rows[j]), score, *people))
+    return pd.DataFrame(rows, columns=["kind", "a", "b", "score", "person_a", "person_b"])
+
+
+def _least_alike(vectors: np.ndarray, test: Trials) -> list[tuple[float, int, int]]:
+    """The genuine pairs with the lowest scores: score and two positions in the test set."""
+    found = []
     for a, b in genuine_pairs(test):
         scores = np.einsum("id,id->i", vectors[a], vectors[b])
         if np.isfinite(scores).any():
             worst = np.nanargmin(scores)
-            found["genuine"].append((float(scores[worst]), int(a[worst]), int(b[worst])))
+            found.append((float(scores[worst]), int(a[worst]), int(b[worst])))
+    return found
+
+
+def _most_alike(vectors: np.ndarray, test: Trials) -> list[tuple[float, int, int]]:
+    """Of every two people the pair with the highest score: score and two positions in the test set."""
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     for start in range(0, len(vectors), _TILE):
         scores = np.nan_to_num(vectors[start : start + _TILE] @ vectors.T, nan=-2.0)
@@ -174,19 +202,17 @@ def hardest(embeddings: np.ndarray, test: Trials, count: int = 8) -> pd.DataFram
             first, second = sorted((int(test.identity[i]), int(test.identity[j])))
             if score > -2 and score > best.get((first, second), (-2.0, 0, 0))[0]:
                 best[first, second] = (score, i, j)
-    found["impostor"] = list(best.values())
-    rows_found = []
-    for kind, pairs in found.items():
-        for score, i, j in sorted(pairs, reverse=kind == "impostor")[:count]:
-            names = [test.people[test.identity[at]] if test.people else "" for at in (i, j)]
-            rows_found.append((kind, int(test.rows[i]), int(test.rows[j]), score, *names))
-    return pd.DataFrame(rows_found, columns=["kind", "a", "b", "score", "person_a", "person_b"])
+    return list(best.values())
 
 
-# ---------------------------------------------------------------- counting pairs
+# ---------------------------------------------------------------- checks
 
 
 def check_people(identity: np.ndarray, what: str) -> None:
+    """Raises ValueError where photos of these people, codes int64 [n], make no pairs of both kinds.
+
+    what: names the photos in the message.
+    """
     if not len(identity):
         raise ValueError(f"{what} is empty")
     photos = np.bincount(identity)
@@ -196,13 +222,17 @@ def check_people(identity: np.ndarray, what: str) -> None:
         raise ValueError(f"nobody has two photos in {what}: there are no genuine pairs")
 
 
-def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-    """The rows of a model's embeddings, float32, exactly unit; all-NaN rows stay as they are."""
+def checked(embeddings: np.ndarray, rows: np.ndarray, model: str) -> np.ndarray:
+    """Rows [n] of a model's embeddings [N, D]: float32 [n, D], normalised again.
+
+    Rows that are all NaN stay as they are. Raises ValueError, naming the model and the first such row, where
+    a row is missing, holds NaN (but not only NaN) or infinity, or is not of unit length.
+    """
     embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or not len(embeddings):
-        raise ValueError(f"{name}: embeddings must be [N, D], not {list(embeddings.shape)}")
+        raise ValueError(f"{model}: embeddings must be [N, D], not {list(embeddings.shape)}")
     if rows.max() >= len(embeddings):
-        raise ValueError(f"{name}: {len(embeddings)} embeddings, but the test set asks for row {rows.max()}")
+        raise ValueError(f"{model}: {len(embeddings)} embeddings, but the test set asks for row {rows.max()}")
     vectors = np.asarray(embeddings[rows], np.float32)
     missing = np.isnan(vectors).all(1)
     lengths = np.linalg.norm(vectors, axis=1)
@@ -212,36 +242,52 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
         (~missing & (abs(lengths - 1) > 1e-2), "is not of unit length"),
     ):
         if wrong.any():
-            raise ValueError(f"{name}: row {rows[wrong][0]} of its embeddings {what} ({wrong.sum()} in all)")
+            raise ValueError(f"{model}: row {rows[wrong][0]} of its embeddings {what} ({wrong.sum()} in all)")
     return vectors / lengths[:, None]
+
+
+def genuine_pairs(test: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The genuine pairs, a few people-sized blocks at a time: positions in the test set [n], [n]."""
+    order = np.argsort(test.identity, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(test.identity))[:-1]):
+        for start in range(0, len(rows), 256):
+            i, j = np.triu_indices(len(rows[start : start + 256]), 1, len(rows) - start)
+            a, b = rows[start + i], rows[start + j]
+            apart = (test.group[a] != test.group[b]) | (test.group[a] < 0)
+            if apart.any():
+                yield a[apart], b[apart]
+
+
+# ---------------------------------------------------------------- counting pairs
 
 
 @dataclass(frozen=True)
 class _Photos:
-    """The photos of a test set in the order they are counted in, and the tiles of their similarity matrix."""
+    """Photos of a test set in the order of counting, and the tiles of their similarity matrix."""
 
     vectors: np.ndarray  # float32 [n, D], unit rows; zero where missing
     failed: np.ndarray  # bool [n]
     identity: np.ndarray  # int64 [n]
-    unit: np.ndarray  # int64 [n], below units
+    cluster: np.ndarray  # int64 [n], below clusters
     group: np.ndarray  # int64 [n]; -1 where no other photo shares it
-    units: int
+    clusters: int
     tiles: list[tuple[slice, slice]]  # of the diagonal and above, each of one quality by one
     keys: list[tuple[int, int]]  # the two qualities of each tile
 
 
-def count(
+def count_pairs(
     vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarray, device: str | None = None
 ) -> dict[str, Counts]:
-    """Counts of all pairs by stratum; [n]: the photos to `keep`, those `missing` an embedding.
+    """Counts of all pairs by stratum.
 
-    device: as of `evaluate`.
+    vectors: float32 [n, D] as of `checked`; keep, missing: bool [n], the photos to count and those without an
+    embedding; device: as of `evaluate`.
     """
-    unit = test.identity
+    cluster = test.identity
     people = int(test.identity.max()) + 1
-    if people > _UNITS:
-        unit = np.random.default_rng(0).permutation(people)[test.identity] % _UNITS
-    order = np.lexsort((test.group, test.identity, unit, test.quality))
+    if people > _CLUSTERS:
+        cluster = np.random.default_rng(0).permutation(people)[test.identity] % _CLUSTERS
+    order = np.lexsort((test.group, test.identity, cluster, test.quality))
     order = order[keep[order]]
     quality, group = test.quality[order], test.group[order]
     edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
@@ -255,9 +301,9 @@ def count(
         vectors=np.nan_to_num(vectors[order]),
         failed=missing[order],
         identity=test.identity[order],
-        unit=unit[order],
+        cluster=cluster[order],
         group=np.where(np.isin(group, _repeated(group)), group, -1),
-        units=min(people, _UNITS),
+        clusters=min(people, _CLUSTERS),
         tiles=tiles,
         keys=[(int(quality[a.start]), int(quality[b.start])) for a, b in tiles],
     )
@@ -265,29 +311,29 @@ def count(
         device = "cuda" if len(order) >= _MANY and _sees_cuda() else "numpy"
     fine, coarse = _on_cores(photos) if device == "numpy" else _on_device(photos, device)
 
-    result = {}
+    strata = {}
     for name, wanted in STRATA.items():
-        of = [key for key in fine if wanted in (None, key)]
-        if of:
-            those = np.isin(test.quality, np.unique(of))
-            result[name] = _compressed(
-                [fine[key] for key in of],
-                np.sum([coarse[key] for key in of], 0),
-                people=len(np.unique(test.identity[those & keep])),
-                photos=int(those.sum()),
-                failed=int((those & missing).sum()),
-                excluded=int((those & ~keep).sum()),
-                pairs=sum(_pairs(quality, *key) for key in of),
+        keys = [key for key in fine if wanted in (None, key)]
+        if keys:
+            inside = np.isin(test.quality, np.unique(keys))
+            strata[name] = _compressed(
+                [fine[key] for key in keys],
+                np.sum([coarse[key] for key in keys], 0),
+                people=len(np.unique(test.identity[inside & keep])),
+                photos=int(inside.sum()),
+                failed=int((inside & missing).sum()),
+                excluded=int((inside & ~keep).sum()),
+                pairs=sum(_number_of_pairs(quality, *key) for key in keys),
             )
-    return result
+    return strata
 
 
 def _on_cores(photos: _Photos) -> tuple[Tables, Tables]:
-    """Counts by code [2, _CODES], and by unit and coarse code [2, units, _COARSE], on all cores."""
+    """Counts on all cores: by code [2, _CODES], by cluster and coarse code [2, clusters, _COARSE]."""
     vectors, failed, identity = photos.vectors, photos.failed, photos.identity
-    unit, group = photos.unit, photos.group
+    cluster, group = photos.cluster, photos.group
     fine = {key: np.zeros((2, _CODES), np.int64) for key in set(photos.keys)}
-    coarse = {key: np.zeros((2, photos.units, _COARSE), np.int64) for key in set(photos.keys)}
+    coarse = {key: np.zeros((2, photos.clusters, _COARSE), np.int64) for key in set(photos.keys)}
     lock = Lock()
 
     def work(tile: tuple[slice, slice], key: tuple[int, int]) -> None:
@@ -298,18 +344,18 @@ def _on_cores(photos: _Photos) -> tuple[Tables, Tables]:
         for g in np.intersect1d(group[a], group[b]):
             if g >= 0:
                 codes[np.ix_(group[a] == g, group[b] == g)] = _LEFT_OUT
-        genuine, genuine_unit = _within(codes, identity[a], identity[b], unit[a])
-        inside, inside_unit = _within(codes, unit[a], unit[b], unit[a])
+        genuine, genuine_cluster = _within(codes, identity[a], identity[b], cluster[a])
+        inside, inside_cluster = _within(codes, cluster[a], cluster[b], cluster[a])
         with lock:
             np.add.at(fine[key][0], genuine, 1)
             np.add.at(fine[key][1], codes.ravel(), 1)
-            np.add.at(coarse[key][0].ravel(), genuine_unit * _COARSE + (genuine >> _SHIFT), 1)
+            np.add.at(coarse[key][0].ravel(), genuine_cluster * _COARSE + (genuine >> _SHIFT), 1)
             # what follows counts these twice, by row and by column
-            np.subtract.at(coarse[key][1].ravel(), inside_unit * _COARSE + (inside >> _SHIFT), 1)
+            np.subtract.at(coarse[key][1].ravel(), inside_cluster * _COARSE + (inside >> _SHIFT), 1)
         codes >>= _SHIFT
-        for units, shape in ((unit[a], (-1, 1)), (unit[b], (1, -1))):
-            first, last = int(units.min()), int(units.max()) + 1
-            labels = codes + (units - first).reshape(shape) * _COARSE
+        for clusters, shape in ((cluster[a], (-1, 1)), (cluster[b], (1, -1))):
+            first, last = int(clusters.min()), int(clusters.max()) + 1
+            labels = codes + (clusters - first).reshape(shape) * _COARSE
             table = np.bincount(labels.ravel(), minlength=(last - first) * _COARSE)
             with lock:
                 coarse[key][1, first:last] += table.reshape(-1, _COARSE)
@@ -331,13 +377,13 @@ def _on_device(photos: _Photos, device: str) -> tuple[Tables, Tables]:
     """The counts of `_on_cores`, made on a device of torch and copied from there once, at the end."""
     import torch  # not at the top: whoever counts on cores needs no torch
 
-    vectors, failed, identity, unit, group = (
+    vectors, failed, identity, cluster, group = (
         torch.from_numpy(part).to(device)
-        for part in (photos.vectors, photos.failed, photos.identity, photos.unit, photos.group)
+        for part in (photos.vectors, photos.failed, photos.identity, photos.cluster, photos.group)
     )
     one = torch.ones(1, dtype=torch.int64, device=device)
-    # [impostor, genuine] pairs, flat: by code, and by unit and coarse code
-    sizes = (2 * _CODES, 2 * photos.units * _COARSE)
+    # [impostor, genuine] pairs, flat: by code, and by cluster and coarse code
+    sizes = (2 * _CODES, 2 * photos.clusters * _COARSE)
     tables = {key: [one.new_zeros(size) for size in sizes] for key in set(photos.keys)}
 
     def add(table: torch.Tensor, labels: torch.Tensor) -> None:
@@ -359,19 +405,19 @@ def _on_device(photos: _Photos, device: str) -> tuple[Tables, Tables]:
             genuine = (identity[a, None] == identity[b]).long()
             add(fine, codes + genuine * _CODES)
             codes >>= _SHIFT
-            codes += genuine * (photos.units * _COARSE)
-            add(coarse, codes + unit[a, None] * _COARSE)
-            # by its column a pair counts too, unless that is of the same unit
-            codes.masked_fill_(unit[a, None] == unit[b], _LEFT_OUT)
-            add(coarse, codes + unit[b] * _COARSE)
+            codes += genuine * (photos.clusters * _COARSE)
+            add(coarse, codes + cluster[a, None] * _COARSE)
+            # by its column a pair counts too, unless that is of the same cluster
+            codes.masked_fill_(cluster[a, None] == cluster[b], _LEFT_OUT)
+            add(coarse, codes + cluster[b] * _COARSE)
     finally:
         setattr(matmul, setting, before)
 
     def copied(at: int, shape: tuple[int, ...]) -> Tables:
-        counts = {key: both[at].view(2, *shape).cpu().numpy() for key, both in tables.items()}
+        counts = {key: flat[at].view(2, *shape).cpu().numpy() for key, flat in tables.items()}
         return {key: np.stack([genuine, impostor + genuine]) for key, (impostor, genuine) in counts.items()}
 
-    return copied(0, (_CODES,)), copied(1, (photos.units, _COARSE))
+    return copied(0, (_CODES,)), copied(1, (photos.clusters, _COARSE))
 
 
 def _codes(a: np.ndarray, b: np.ndarray, a_failed: np.ndarray, b_failed: np.ndarray) -> np.ndarray:
@@ -390,37 +436,26 @@ def _repeated(values: np.ndarray) -> np.ndarray:
     return found[(count > 1) & (found >= 0)]
 
 
-def _pairs(quality: np.ndarray, a: int, b: int) -> int:
+def _number_of_pairs(quality: np.ndarray, a: int, b: int) -> int:
+    """How many pairs photos of these qualities [n] make of one photo of quality `a` and one of `b`."""
     n, m = int((quality == a).sum()), int((quality == b).sum())
     return n * (n - 1) // 2 if a == b else n * m
 
 
-def genuine_pairs(test: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The genuine pairs, a few people-sized blocks at a time: positions in the test set [n], [n]."""
-    order = np.argsort(test.identity, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(test.identity))[:-1]):
-        for start in range(0, len(rows), 256):
-            i, j = np.triu_indices(len(rows[start : start + 256]), 1, len(rows) - start)
-            a, b = rows[start + i], rows[start + j]
-            apart = (test.group[a] != test.group[b]) | (test.group[a] < 0)
-            if apart.any():
-                yield a[apart], b[apart]
-
-
 def _within(
-    codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.ndarray
+    codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, cluster: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of a tile's pairs whose row and column have the same label, and the unit of each.
+    """The codes of a tile's pairs whose row and column have the same label, and the cluster of each.
 
-    rows, columns: labels, equal ones in a run; unit: of each row.
+    rows, columns: labels, equal ones in a run; cluster: of each row.
     """
-    parts, units = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    parts, clusters = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for label in np.intersect1d(rows, columns):
         r, c = np.flatnonzero(rows == label), np.flatnonzero(columns == label)
         block = codes[r[0] : r[-1] + 1, c[0] : c[-1] + 1].ravel()
         parts.append(block)
-        units.append(np.full(len(block), unit[r[0]]))
-    return np.concatenate(parts), np.concatenate(units)
+        clusters.append(np.full(len(block), cluster[r[0]]))
+    return np.concatenate(parts), np.concatenate(clusters)
 
 
 def _compressed(
@@ -432,23 +467,27 @@ def _compressed(
     excluded: int,
     pairs: int,
 ) -> Counts:
+    """The counts without scores and clusters that no pair has.
+
+    fine: [2, _CODES] of the qualities of a stratum; coarse: [2, clusters, _COARSE]; both genuine pairs and
+    all. pairs: those of the stratum, near-duplicates included.
+    """
     used = np.flatnonzero(np.any([part[1] for part in fine], 0))
     used = used[used != _LEFT_OUT]
-    genuine, both = (np.sum([part[row, used] for part in fine], 0) for row in (0, 1))
+    genuine, total = (np.sum([part[row, used] for part in fine], 0) for row in (0, 1))
     used_coarse = np.flatnonzero(np.bincount(used >> _SHIFT))
-    units = coarse[:, coarse[1].any(1)][..., used_coarse]
+    coarse_genuine, coarse_total = coarse[:, coarse[1].any(1)][..., used_coarse]
+    coarse_score = ((used_coarse << _SHIFT) - _ZERO) / STEPS
     return Counts(
         score=np.where(used == _FAILED, -np.inf, (used + 0.5 - _ZERO) / STEPS),
         genuine=genuine,
-        impostor=both - genuine,
-        unit_score=np.where(
-            used_coarse == _FAILED >> _SHIFT, -np.inf, ((used_coarse << _SHIFT) - _ZERO) / STEPS
-        ),
-        unit_genuine=units[0],
-        unit_impostor=units[1] - units[0],
+        impostor=total - genuine,
+        cluster_score=np.where(used_coarse == _FAILED >> _SHIFT, -np.inf, coarse_score),
+        cluster_genuine=coarse_genuine,
+        cluster_impostor=coarse_total - coarse_genuine,
         people=people,
         photos=photos,
         failed=failed,
         excluded=excluded,
-        left_out=pairs - int(both.sum()),
+        left_out=pairs - int(total.sum()),
     )

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import protocols, verification
-from tests.test_pairs import make, unit
+from src.evaluation import protocols, verification
+from tests.evaluation.examples import make, unit_rows
 
 
 def search(people=20, photos=12, noise=1.5):
@@ -17,7 +17,7 @@ def search(people=20, photos=12, noise=1.5):
 
 def test_ranks_are_those_of_a_search_by_hand():
     vectors, faces, seen, unseen = search()
-    found = protocols.identify({"m": vectors}, seen, unseen)
+    found = protocols.identify({"buffalo_l": vectors}, seen, unseen)
     names, high = faces["identity"].to_numpy(), (faces["quality"] == "high").to_numpy()
     enrolled = high & (faces["split"] == "test_seen").to_numpy()
     for probe in found.to_dict("records"):
@@ -34,16 +34,16 @@ def test_ranks_are_those_of_a_search_by_hand():
 def test_identification_rates():
     vectors, _, seen, unseen = search(people=80)
     found = protocols.identify(
-        {"m": vectors, "chance": np.random.default_rng(0).permutation(vectors)}, seen, unseen
+        {"buffalo_l": vectors, "chance": np.random.default_rng(0).permutation(vectors)}, seen, unseen
     )
     table = protocols.identification(found).set_index("model")
     curve = protocols.cmc(found)
-    good, bad = (table.loc[name].to_dict() for name in ("m", "chance"))
-    mated = found[found["mated"] & (found["model"] == "m")]
+    good, bad = (table.loc[name].to_dict() for name in ("buffalo_l", "chance"))
+    mated = found[found["mated"] & (found["model"] == "buffalo_l")]
     assert good["rank_1"] == (mated["rank"] == 1).mean() and curve["rank"].max() == 20
     assert good["rank_1_low"] < good["rank_1"] < good["rank_1_high"]
     assert good["rank_1"] <= good["rank_5"] <= good["rank_10"] and bad["rank_1"] < 0.3 < good["rank_1"]
-    strangers = found[~found["mated"] & (found["model"] == "m")]
+    strangers = found[~found["mated"] & (found["model"] == "buffalo_l")]
     threshold = np.sort(strangers["best"])[::-1][int(0.1 * len(strangers))]
     assert (strangers["best"] > threshold).mean() <= 0.1
     assert good["fnir_fpir_1e-1"] == (mated["mate"] <= threshold).mean()
@@ -54,17 +54,17 @@ def test_identification_rates():
 
 def test_a_failure_to_enrol_is_never_found_and_a_tie_is_no_find():
     vectors, _, seen, unseen = search()
-    found = protocols.identify({"m": np.full_like(vectors, np.nan)}, seen, unseen)
+    found = protocols.identify({"buffalo_l": np.full_like(vectors, np.nan)}, seen, unseen)
     assert found["rank"].isna().all() and protocols.cmc(found)["rate"].eq(0).all()
-    same = np.broadcast_to(vectors[:1], vectors.shape)
-    found = protocols.identify({"m": same}, seen)
+    same = np.broadcast_to(np.eye(1, vectors.shape[1], dtype=np.float32), vectors.shape)
+    found = protocols.identify({"buffalo_l": same}, seen)
     assert (found["rank"] == found["gallery"]).all() and found["mated"].all()
 
 
 def test_without_qualities_the_first_photo_is_enrolled():
     vectors, faces = make()
     test = verification.trials(faces.assign(quality="unknown"), "test_seen")
-    found = protocols.identify({"m": vectors}, test)
+    found = protocols.identify({"buffalo_l": vectors}, test)
     first = ~faces["identity"].duplicated()
     assert sorted(found["row"]) == sorted(faces.index[~first])
 
@@ -78,17 +78,18 @@ def test_near_duplicates_are_not_found_by_each_other():
     probe = next(i for i, mates in zip(low, high, strict=True) if len(mates) == 1)
     mate = faces.index[(faces["identity"] == faces["identity"][probe]) & (faces["quality"] == "high")][0]
     faces.loc[probe, "group"] = faces.loc[mate, "group"]
-    found = protocols.identify({"m": vectors}, verification.trials(faces, "test_seen")).set_index("row")
+    test = verification.trials(faces, "test_seen")
+    found = protocols.identify({"buffalo_l": vectors}, test).set_index("row")
     assert np.isnan(found.loc[probe].to_dict()["rank"])
 
 
 def test_strangers_must_be_strangers():
     vectors, _, seen, _ = search()
     with pytest.raises(ValueError, match="people who are in the gallery"):
-        protocols.identify({"m": vectors}, seen, seen)
+        protocols.identify({"buffalo_l": vectors}, seen, seen)
     with pytest.raises(ValueError, match=r"one person only|nobody"):
         alone, faces = make(people=6)
-        protocols.identify({"m": alone}, verification.trials(faces[:1], "test_seen"))
+        protocols.identify({"buffalo_l": alone}, verification.trials(faces[:1], "test_seen"))
 
 
 LFW = "2\t2\nAnn\t1\t2\nBob B\t3\t14\nAnn\t1\tBob B\t3\nCy\t1\tAnn\t2\n"
@@ -134,7 +135,7 @@ def test_ten_folds_choose_the_threshold_on_the_others():
     pairs = pd.DataFrame(
         {"fold": np.arange(n) * folds // n, "a": paths[:n], "b": paths[n:].to_numpy(), "same": same}
     )
-    table = protocols.ten_fold({"m": vectors, "m again": unit(vectors)}, paths, pairs)
+    table = protocols.ten_fold({"buffalo_l": vectors, "buffalo_l again": unit_rows(vectors)}, paths, pairs)
     accuracy = []
     for fold in range(folds):
         grid = np.linspace(-1, 1, 4001)
@@ -145,8 +146,8 @@ def test_ten_folds_choose_the_threshold_on_the_others():
     assert table["accuracy"][0] == pytest.approx(np.mean(accuracy), abs=0.005)
     assert table["standard_error"][0] == pytest.approx(np.std(accuracy, ddof=1) / np.sqrt(10), abs=0.003)
     vectors[n:][same] = np.nan  # whoever has no embedding is rejected: half of the pairs
-    assert protocols.ten_fold({"m": vectors}, paths, pairs)["accuracy"][0] == pytest.approx(0.5)
+    assert protocols.ten_fold({"buffalo_l": vectors}, paths, pairs)["accuracy"][0] == pytest.approx(0.5)
     with pytest.raises(ValueError, match=r"3 of the pairs' 1200 photos are missing, the first: 0\.jpg"):
-        protocols.ten_fold({"m": vectors[3:]}, paths[3:], pairs)
+        protocols.ten_fold({"buffalo_l": vectors[3:]}, paths[3:], pairs)
     with pytest.raises(ValueError, match="one fold only"):
-        protocols.ten_fold({"m": vectors}, paths, pairs.assign(fold=0))
+        protocols.ten_fold({"buffalo_l": vectors}, paths, pairs.assign(fold=0))

@@ -1,4 +1,4 @@
-"""Other ways to test than all pairs: who is it, of many (identification), and published lists of pairs."""
+"""Tests other than all pairs: identification (who is it, of many) and published lists of pairs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.pairs import QUALITIES, Trials, checked
-from src.verification import SUPPORT, interval
+from src.evaluation.intervals import interval
+from src.evaluation.pairs import QUALITIES, Trials, checked, first_test
+from src.evaluation.verification import SUPPORT
 
 RANKS = (1, 5, 10)
 FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
@@ -21,6 +22,7 @@ def identify(
 ) -> pd.DataFrame:
     """Searches every probe in a gallery: one row per model and probe.
 
+    embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol.
     The gallery is the high-quality photos of `test`, the probes its low-quality photos of people in the
     gallery and, non-mated, the low-quality photos of `strangers`, who must not be in the gallery. Without
     both qualities, the gallery is each person's first photo, and all others are probes. A person's score is
@@ -28,55 +30,60 @@ def identify(
 
     Columns: model, row (of the embeddings), identity, mated, gallery (people), rank (of the probe's person;
     NaN where there is no embedding), mate (the score of that person) and best (the highest score of all);
-    -inf is the score of what has no embedding. Raises ValueError where no probe has anybody to be found.
+    -inf is the score of what has no embedding. Raises ValueError where no probe has anybody to be found, or
+    where one of the strangers is in the gallery.
     """
-    high, low = (test.quality == QUALITIES.index(name) for name in ("high", "low"))
-    if np.isin(test.identity[low], test.identity[high]).any():
-        gallery, probes = np.flatnonzero(high), np.flatnonzero(low)
-    else:
-        gallery = np.unique(test.identity, return_index=True)[1]
-        probes = np.setdiff1d(np.arange(len(test.rows)), gallery)
+    gallery, probes = _gallery_and_probes(test)
     people = np.unique(test.identity[gallery])
-    probes = probes[np.isin(test.identity[probes], people)]
-    if not len(probes):
-        raise ValueError(f"{test.name}: nobody has a photo for the gallery and another to be looked for")
-    gallery = gallery[np.argsort(test.identity[gallery], kind="stable")]
-    starts = np.searchsorted(test.identity[gallery], people)
+    starts = np.searchsorted(test.identity[gallery], people)  # of each person's photos in the gallery
+    near = (test.group[probes, None] == test.group[gallery]) & (test.group[gallery] >= 0)
+    if strangers is not None:
+        others = _non_mated(strangers, [test.people[code] for code in people])
 
     tables = []
-    for name, vectors in embeddings.items():
-        own = checked(vectors, test.rows, name)
-        scores = _scores(own[probes], own[gallery])
-        near = (test.group[probes, None] == test.group[gallery]) & (test.group[gallery] >= 0)
+    for model, vectors in embeddings.items():
+        known = checked(vectors, test.rows, model)
+        scores = _scores(known[probes], known[gallery])
         scores[near] = -np.inf
         of_people = np.maximum.reduceat(scores, starts, axis=1)
         mate = of_people[np.arange(len(probes)), np.searchsorted(people, test.identity[probes])]
         # of equal scores, the person looked for comes last: a tie is no identification
         rank = np.where(np.isfinite(mate), (of_people >= mate[:, None]).sum(1), np.nan)
-        best, identities = of_people.max(1), [test.people[code] for code in test.identity[probes]]
-        mated = pd.DataFrame({"row": test.rows[probes], "identity": identities, "mated": True})
-        tables.append(mated.assign(model=name, rank=rank, mate=mate, best=best))
+        table = _probes(test, probes).assign(mated=True, rank=rank, mate=mate, best=of_people.max(1))
+        tables.append(table.assign(model=model))
         if strangers is not None:
-            others = _strangers(strangers, [test.people[code] for code in people])
-            best = _scores(checked(vectors, strangers.rows[others], name), own[gallery]).max(1)
-            identities = [strangers.people[code] for code in strangers.identity[others]]
-            table = pd.DataFrame({"row": strangers.rows[others], "identity": identities, "mated": False})
-            tables.append(table.assign(model=name, rank=np.nan, mate=-np.inf, best=best))
+            unknown = checked(vectors, strangers.rows[others], model)
+            best = _scores(unknown, known[gallery]).max(1)
+            table = _probes(strangers, others).assign(mated=False, rank=np.nan, mate=-np.inf, best=best)
+            tables.append(table.assign(model=model))
     found = pd.concat(tables, ignore_index=True).assign(gallery=len(people))
     return found[["model", "row", "identity", "mated", "gallery", "rank", "mate", "best"]]
 
 
+def search(embeddings: Mapping[str, np.ndarray], tests: Mapping[str, Trials]) -> pd.DataFrame:
+    """`identify` on the first test set, with the people of "test_unseen", where it is another, as strangers."""
+    test = first_test(tests)
+    others = tests.get("test_unseen")
+    return identify(embeddings, test, None if others is test else others)
+
+
 def cmc(found: pd.DataFrame, ranks: int = 20) -> pd.DataFrame:
-    """Cumulative match characteristic of `identify`'s table: model, rank, rate, 95 % interval low, high."""
+    """Cumulative match characteristic of `identify`'s table, up to the rank `ranks`.
+
+    Columns: model, rank, rate, and its 95 % interval, low and high.
+    """
     rows = []
-    for name, probes in found[found["mated"]].groupby("model", sort=False):
+    for model, probes in found[found["mated"]].groupby("model", sort=False):
         for rank in range(1, min(ranks, int(probes["gallery"].iloc[0])) + 1):
-            rows.append((name, rank, *_rate(probes["rank"] <= rank, probes["identity"])))
+            rows.append((model, rank, *_rate(probes["rank"] <= rank, probes["identity"])))
     return pd.DataFrame(rows, columns=["model", "rank", "rate", "low", "high"])
 
 
 def identification(found: pd.DataFrame) -> pd.DataFrame:
     """One row per model of `identify`'s table: rank-1, 5 and 10 rates, FNIR at FPIR 10 % and 1 %.
+
+    Columns: model, gallery (people), mated and non_mated (probes), then rank_1, rank_5, rank_10,
+    fnir_fpir_1e-1 and fnir_fpir_1e-2, each with its `_low` and `_high`.
 
     FPIR is the share of non-mated probes whose best score reaches the threshold, FNIR that of mated probes
     whose person's does not, at any rank (ISO/IEC 19795-1). Intervals of 95 % leave out the probes' people in
@@ -84,10 +91,10 @@ def identification(found: pd.DataFrame) -> pd.DataFrame:
     are too few for its FPIR, a rate where the gallery has no such rank.
     """
     rows = []
-    for name, probes in found.groupby("model", sort=False):
+    for model, probes in found.groupby("model", sort=False):
         mated, strangers = probes[probes["mated"]], probes[~probes["mated"]]
         people = int(probes["gallery"].iloc[0])
-        row = {"model": name, "gallery": people, "mated": len(mated), "non_mated": len(strangers)}
+        row = {"model": model, "gallery": people, "mated": len(mated), "non_mated": len(strangers)}
         rates = {f"rank_{rank}": mated["rank"] <= rank for rank in RANKS if rank <= people}
         for column, fpir in FPIRS.items():
             if len(strangers) * fpir >= SUPPORT:
@@ -95,17 +102,29 @@ def identification(found: pd.DataFrame) -> pd.DataFrame:
                 threshold = best[int(fpir * len(best))]  # scores above it are at most the share fpir
                 rates[column] = ~(mated["mate"] > threshold)
         for column in (*(f"rank_{rank}" for rank in RANKS), *FPIRS):
-            values = _rate(rates[column], mated["identity"]) if column in rates else (np.nan,) * 3
-            row |= dict(zip((column, f"{column}_low", f"{column}_high"), values, strict=True))
+            value, low, high = np.nan, np.nan, np.nan
+            if column in rates:
+                value, low, high = _rate(rates[column], mated["identity"])
+            row |= {column: value, f"{column}_low": low, f"{column}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _scores(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(probes @ gallery.T, nan=-np.inf)
+def _gallery_and_probes(test: Trials) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in the test set: the gallery, by person, and the probes of people who are in it."""
+    high, low = (test.quality == QUALITIES.index(name) for name in ("high", "low"))
+    if np.isin(test.identity[low], test.identity[high]).any():
+        gallery, probes = np.flatnonzero(high), np.flatnonzero(low)
+    else:
+        gallery = np.unique(test.identity, return_index=True)[1]
+        probes = np.setdiff1d(np.arange(len(test.rows)), gallery)
+    probes = probes[np.isin(test.identity[probes], test.identity[gallery])]
+    if not len(probes):
+        raise ValueError(f"{test.name}: nobody has a photo for the gallery and another to be looked for")
+    return gallery[np.argsort(test.identity[gallery], kind="stable")], probes
 
 
-def _strangers(test: Trials, enrolled: list[str]) -> np.ndarray:
+def _non_mated(test: Trials, enrolled: list[str]) -> np.ndarray:
     """Positions of the non-mated probes: low-quality photos where there are some, else all."""
     if known := sorted(set(enrolled) & set(test.people)):
         raise ValueError(f"{test.name} holds people who are in the gallery, the first of them {known[0]}")
@@ -113,8 +132,19 @@ def _strangers(test: Trials, enrolled: list[str]) -> np.ndarray:
     return np.flatnonzero(low) if low.any() else np.arange(len(test.rows))
 
 
+def _probes(test: Trials, at: np.ndarray) -> pd.DataFrame:
+    """The photos at these positions of the test set: columns row, identity."""
+    identities = [test.people[code] for code in test.identity[at]]
+    return pd.DataFrame({"row": test.rows[at], "identity": identities})
+
+
+def _scores(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Cosines [n, m] of unit rows [n, D] with unit rows [m, D]; -inf where there is no embedding."""
+    return np.nan_to_num(probes @ gallery.T, nan=-np.inf)
+
+
 def _rate(hits: pd.Series, identity: pd.Series) -> tuple[float, float, float]:
-    """Share of hits and its 95 % interval, which leaves out people in turn."""
+    """Share of hits [n] and its 95 % interval, which leaves out the probes' people [n] in turn."""
     by_person = hits.groupby(identity.to_numpy()).agg(["sum", "count"]).to_numpy(float)
     total = by_person.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -127,11 +157,12 @@ def _rate(hits: pd.Series, identity: pd.Series) -> tuple[float, float, float]:
 
 
 def read_pairs(file: Path, suffix: str = ".jpg") -> pd.DataFrame:
-    """The pairs of a `pairs.txt` of LFW or XQLFW: columns fold, a, b ("<person>/<person>_0001.jpg"), same.
+    """The pairs of a `pairs.txt` of LFW or XQLFW.
 
-    The file's first line gives the number of folds and of pairs of each kind in a fold (one number: a single
-    fold). A line of three fields is a genuine pair, of four an impostor pair.
-    Raises ValueError where the file is not so, naming the line.
+    Columns: fold, a and b (paths: "<person>/<person>_0001.jpg"), same (whether genuine). The file's first
+    line gives the number of folds and of pairs of each kind in a fold (one number: a single fold). A line of
+    three fields is a genuine pair, of four an impostor pair. Raises ValueError where the file is not so,
+    naming the line.
     """
     lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     lines = [fields if len(fields) > 1 else fields[0].split() for fields in lines]
@@ -144,21 +175,23 @@ def read_pairs(file: Path, suffix: str = ".jpg") -> pd.DataFrame:
     rows = []
     for i, fields in enumerate(lines[1:]):
         try:
-            first, one, second, other = (
-                fields if len(fields) == 4 else (fields[0], fields[1], fields[0], fields[2])
-            )
-            photos = [f"{who}/{who}_{int(at):04d}{suffix}" for who, at in ((first, one), (second, other))]
+            person, at = fields[:2]
+            other_person, other_at = fields[2:] if len(fields) == 4 else (person, fields[2])
+            a = f"{person}/{person}_{int(at):04d}{suffix}"
+            b = f"{other_person}/{other_person}_{int(other_at):04d}{suffix}"
         except (IndexError, ValueError):
             raise ValueError(f"{file}, pair {i + 1}: {' '.join(fields)!r} is no pair") from None
-        rows.append((i // (2 * each), *photos, len(fields) == 3))
+        rows.append((i // (2 * each), a, b, len(fields) == 3))
     return pd.DataFrame(rows, columns=["fold", "a", "b", "same"])
 
 
 def ten_fold(embeddings: Mapping[str, np.ndarray], paths: pd.Series, pairs: pd.DataFrame) -> pd.DataFrame:
     """LFW's protocol: per model, the mean accuracy over the folds and its standard error.
 
-    paths: of the embeddings' rows, as in `pairs`. The threshold of a fold is the one most accurate on all
-    others (Huang et al. 2007, "Labeled Faces in the Wild", view 2). A pair with a failure is rejected.
+    embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. paths: [N], of the
+    embeddings' rows, as in `pairs`, which is as of `read_pairs`. The threshold of a fold is the one most
+    accurate on all others (Huang et al. 2007, "Labeled Faces in the Wild", view 2). A pair with a failure is
+    rejected. Columns: model, folds, pairs, accuracy, standard_error.
     Raises ValueError where photos of the pairs are missing or there is one fold only.
     """
     folds = pairs["fold"].unique()
@@ -174,15 +207,15 @@ def ten_fold(embeddings: Mapping[str, np.ndarray], paths: pd.Series, pairs: pd.D
     a, b = (row_of[pairs[side]].to_numpy() for side in ("a", "b"))
     same, fold = pairs["same"].to_numpy(), pairs["fold"].to_numpy()
     rows = []
-    for name, vectors in embeddings.items():
-        unit = checked(vectors, np.arange(len(vectors)), name)
-        scores = np.nan_to_num(np.einsum("id,id->i", unit[a], unit[b]), nan=-np.inf)
+    for model, embedded in embeddings.items():
+        vectors = checked(embedded, np.arange(len(embedded)), model)
+        scores = np.nan_to_num(np.einsum("id,id->i", vectors[a], vectors[b]), nan=-np.inf)
         accuracy = []
         for held in folds:
             threshold = _most_accurate(scores[fold != held], same[fold != held])
             accuracy.append(np.mean((scores[fold == held] >= threshold) == same[fold == held]))
-        error = np.std(accuracy, ddof=1) / np.sqrt(len(folds))
-        rows.append((name, len(folds), len(pairs), np.mean(accuracy), error))
+        standard_error = np.std(accuracy, ddof=1) / np.sqrt(len(folds))
+        rows.append((model, len(folds), len(pairs), np.mean(accuracy), standard_error))
     return pd.DataFrame(rows, columns=["model", "folds", "pairs", "accuracy", "standard_error"])
 
 

@@ -1,0 +1,1 @@
+"""What is measured: pairs, their measures with intervals over people, the verdict."""

@@ -1,0 +1,110 @@
+"""The verdict: the numbers of the report in words."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
+_CHANCE = 0.6  # AUC from which the no-face control is clearly above chance, if its interval is above 0.5
+
+_Row = Mapping[Hashable, Any]  # a row of the report, or of `at_thresholds`
+
+
+def summary(
+    report: pd.DataFrame,
+    rates: pd.DataFrame | None = None,
+    model: str | None = None,
+    control: str = "no face",
+) -> str:
+    """The report in words, as Markdown: which model is better, by how much, and how sure that is.
+
+    report: of `verification.report`; rates: of `verification.at_thresholds`; model: the one compared with the
+    baseline (default: the last that is not the control). Pairs of high with low quality are the headline
+    where they are enough for an interval, else all pairs. Where another model does best of all, it is named,
+    with how many times less its error, 1 - AUC, is; where there are pairs of good photos, what the model
+    gains or loses there.
+    """
+    models = [name for name in report["model"].unique() if name != control]
+    model, baseline = model or models[-1], str(report["baseline"].iloc[0])
+    tests = [name for name in report["test"].unique() if name != "val"]
+    points = [_test_in_words(report, rates, test, model, baseline, control) for test in tests]
+    points += [f"- **Beware.** {sentence}" for sentence in warnings(report, control)]
+    return "\n".join(points)
+
+
+def warnings(report: pd.DataFrame, control: str = "no face") -> list[str]:
+    """A sentence for each test set of the report where the no-face control is clearly above chance."""
+    clearly = (report["auc"] >= _CHANCE) & (report["auc_low"] > 0.5)
+    sentences = []
+    for test, rows in report[(report["model"] == control) & clearly].groupby("test", sort=False):
+        reached = [f"{_bounded(row, 'auc')} on {row['quality']} pairs" for row in rows.to_dict("records")]
+        sentences.append(
+            f"The colours of the crops' borders alone reach AUC {', '.join(reached)} of {test}: background "
+            "and light tell people apart there, and any model's AUC may owe them a part."
+        )
+    return sentences
+
+
+def _test_in_words(
+    report: pd.DataFrame, rates: pd.DataFrame | None, test: str, model: str, baseline: str, control: str
+) -> str:
+    """What `summary` says of one test set."""
+    rows = report[(report["test"] == test) & report["auc"].notna()]
+    with_interval = set(rows["quality"][(rows["model"] == model) & np.isfinite(rows["auc_low"])])
+    quality = "high-low" if "high-low" in with_interval else "all"
+    measured = _by_model(rows, quality)
+    if model not in measured:
+        return f"- {_TESTS.get(test, test)}: there are no pairs to compare."
+    new, old = measured[model], measured[baseline]
+    text = f"- {_TESTS.get(test, test)}, {quality} pairs of {new['people']} people: "
+    text += _comparison(new, old, model, baseline)
+    for name, row in ((baseline, old), (model, new)):
+        if row["fte"] > 0:
+            text += f" {name} gives no embedding for {row['fte']:.1%} of the photos: they match nothing."
+    if rates is not None:
+        at = _by_model(rates[rates["test"] == test], quality)
+        for name in (model, baseline):
+            text += f" {_at_threshold(at[name], name)}"
+    best = max((name for name in measured if name != control), key=lambda name: measured[name]["auc"])
+    top = measured[best]
+    if top["auc"] > max(new["auc"], old["auc"]):
+        text += f" Best of all models there: {best}, AUC {_bounded(top, 'auc')}, "
+        text += f"{(1 - old['auc']) / max(1 - top['auc'], 1e-6):.1f} times less error than {baseline}."
+    if "high-high" in with_interval:
+        good = _by_model(rows, "high-high")
+        text += f" On pairs of two good photos: {_comparison(good[model], good[baseline], model, baseline)}"
+    return text
+
+
+def _by_model(table: pd.DataFrame, quality: str) -> dict[Hashable, _Row]:
+    """The rows of one stratum, by model."""
+    return dict(table[table["quality"] == quality].set_index("model").to_dict("index"))
+
+
+def _comparison(new: _Row, old: _Row, model: str, baseline: str) -> str:
+    p, low, high = (new[f"auc_difference_{end}"] for end in ("p", "low", "high"))
+    scores = f"AUC {_bounded(new, 'auc')} against {_bounded(old, 'auc')}"
+    if not np.isfinite(p):
+        return f"{scores}; the people are too few to say whether {model} and {baseline} really differ."
+    certainty = f"95 % interval {low:+.3f} to {high:+.3f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    if p >= 0.05:
+        return f"**no significant difference** between {model} and {baseline}: {scores} ({certainty})."
+    better = "better" if new["auc_difference"] > 0 else "worse"
+    by = abs(new["auc_difference"])
+    return f"**{model} is {better} than {baseline}** by {by:.3f} ({certainty}): {scores}."
+
+
+def _at_threshold(row: _Row, model: str) -> str:
+    return (
+        f"At threshold {row['threshold']:.3f}, chosen on val for FAR {row['target_far']:.2%}, "
+        f"{model} accepts {_bounded(row, 'tar', '.2%')} of genuine and "
+        f"{_bounded(row, 'far', '.2%')} of impostor pairs."
+    )
+
+
+def _bounded(row: _Row, measure: str, form: str = ".3f") -> str:
+    """A measure and its interval, where it has one: "0.912 [0.873, 0.940]"."""
+    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else "")

@@ -1,0 +1,420 @@
+"""Verification: measures from counted pairs, with intervals that respect shared people.
+
+A score is the cosine of two embeddings; a pair is accepted where its score reaches the threshold. Terms as in
+ISO/IEC 19795-1, with the names face recognition uses: a genuine pair shows one person, an impostor pair two;
+FAR (false match rate) is the share of impostor pairs accepted, FRR (false non-match rate) that of genuine
+pairs rejected, TAR = 1 - FRR; FTE is the share of photos a model gives no embedding for.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from src.evaluation.intervals import (
+    auc_difference,
+    auc_interval,
+    difference,
+    interval,
+    on_coarse_grid,
+    without_each,
+)
+from src.evaluation.pairs import (
+    QUALITIES,
+    STEPS,
+    STRATA,
+    Counts,
+    Results,
+    Trials,
+    check_people,
+    checked,
+    count_pairs,
+    evaluate,
+    first_test,
+    genuine_pairs,
+    hardest,
+    test_sets,
+    trials,
+)
+
+# Some of it comes from `pairs`: who verifies finds all that it takes in one place.
+__all__ = [
+    "FARS",
+    "SUPPORT",
+    "Trials",
+    "area",
+    "at_thresholds",
+    "auc",
+    "auc_or_nan",
+    "by_test",
+    "discard",
+    "evaluate",
+    "far_and_tar",
+    "first_test",
+    "hardest",
+    "has_pairs",
+    "histogram",
+    "measures",
+    "report",
+    "roc",
+    "test_sets",
+    "thresholds",
+    "trials",
+]
+
+FARS = {f"tar_far_1e-{digits}": 10.0**-digits for digits in (1, 2, 3, 4)}
+# Impostor pairs that must be expected above a threshold for its FAR to be reported ("rule of 30").
+SUPPORT = 30
+
+
+# ---------------------------------------------------------------- one number
+
+
+def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
+    """AUC over all pairs of unit rows [N, D], of which those with the same identity [N] are genuine.
+
+    Raises ValueError where an identity is missing, an embedding is broken, or a kind of pairs is missing.
+    """
+    if np.shape(identity) != (len(embeddings),):
+        raise ValueError(f"{len(embeddings)} embeddings, but identities {list(np.shape(identity))}")
+    codes = pd.factorize(np.asarray(identity))[0].astype(np.int64)
+    if (codes < 0).any():
+        raise ValueError(f"the identity of row {codes.argmin()} is missing ({(codes < 0).sum()} in all)")
+    check_people(codes, "the set of embeddings")
+    n = len(codes)
+    unknown = np.full(n, QUALITIES.index("unknown"), np.int8)
+    test = Trials("", np.arange(n), codes, (), unknown, np.full(n, -1))
+    vectors = checked(embeddings, test.rows, "the model")
+    everything = np.ones(n, bool)
+    counts = count_pairs(vectors, test, everything, np.isnan(vectors[:, 0]))["all"]
+    return float(area(*far_and_tar(counts.genuine, counts.impostor)))
+
+
+def has_pairs(identity: np.ndarray | pd.Series) -> bool:
+    """Whether photos of these people [N] make genuine and impostor pairs."""
+    photos = np.unique(np.asarray(identity), return_counts=True)[1]
+    return len(photos) > 1 and photos.max() > 1
+
+
+def auc_or_nan(embeddings: np.ndarray, identity: np.ndarray | pd.Series) -> float:
+    """`auc`, or NaN where photos of these people [N] make no genuine or no impostor pairs."""
+    return auc(embeddings, np.asarray(identity)) if has_pairs(identity) else np.nan
+
+
+# ---------------------------------------------------------------- tables
+
+
+def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
+    """One row per test set, stratum and model: measures with 95 % intervals, and differences.
+
+    baseline: the model that the others are compared with, such as "buffalo_l" (default: the first).
+    Raises ValueError where there are no results or the baseline is not among the models.
+
+    `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
+    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose
+    FAR the pairs cannot support is NaN, and `unsupported` names it; an interval is NaN with fewer than three
+    people. pauc is the mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol,
+    fte the model's own failures per photo, excluded the photos dropped for all models because one of them
+    fails.
+    """
+    if not results:
+        raise ValueError("there are no results to report")
+    rows = []
+    for test, models in results.items():
+        reference = baseline or next(iter(models))
+        if reference not in models:
+            raise ValueError(f"the baseline {reference!r} is not among the models: {', '.join(models)}")
+        for quality in STRATA:
+            measured = {
+                name: _measured(strata[quality]) for name, strata in models.items() if quality in strata
+            }
+            for name, model in measured.items():
+                labels = {"model": name, "test": test, "quality": quality, "baseline": reference}
+                rows.append(labels | model.row | _compared(model, measured[reference]))
+    return pd.DataFrame(rows)
+
+
+def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) -> pd.DataFrame:
+    """The lowest threshold of each model at which its FAR is at most `target_far`.
+
+    models: counts by model and stratum, those of `val`. One row per model, with the FAR and TAR there. Scores
+    at or above the threshold are accepted; apply it to the test sets with `at_thresholds`. `note` says where
+    the impostor pairs are too few for such a FAR, or where there are no scores to choose on; then the
+    threshold is NaN and accepts nothing. Columns: model, target_far, threshold, far, tar, genuine and
+    impostor (pairs), note. Raises ValueError where `target_far` does not lie between 0 and 1.
+    """
+    if not 0 < target_far < 1:
+        raise ValueError(f"target_far is {target_far}; it must lie between 0 and 1")
+    rows = []
+    for name, strata in models.items():
+        counts = strata["all"]
+        fars = far_and_tar(counts.genuine, counts.impostor)[0][1:]
+        allowed = int((fars <= target_far).sum())  # of the scores, from the highest
+        scores = counts.score[np.isfinite(counts.score)]
+        threshold = np.nan
+        if len(scores):
+            edges = np.concatenate([scores[:1] - 1 / STEPS, scores, scores[-1:] + 1 / STEPS])
+            at = max(len(scores) - allowed, 0)
+            threshold = float((edges[at] + edges[at + 1]) / 2)  # half-way to the next, clear of rounding
+        far, tar = (_share_accepted(counts, part, threshold) for part in (counts.impostor, counts.genuine))
+        pairs = int(counts.impostor.sum())
+        note = ""
+        if not len(scores):
+            note = "no pair has a score"
+        elif pairs * target_far < SUPPORT:
+            note = f"{pairs} impostor pairs are few for this FAR"
+        rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
+    columns = ["model", "target_far", "threshold", "far", "tar", "genuine", "impostor", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def at_thresholds(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
+    """FAR and TAR, with 95 % intervals, at the thresholds that `thresholds` chose on `val`.
+
+    One row per test set, model and stratum. Columns: model, test, quality, threshold, target_far, far,
+    far_low, far_high, tar, tar_low, tar_high.
+    """
+    rows = []
+    for test, models in results.items():
+        for choice in chosen.to_dict("records"):
+            threshold = choice["threshold"]
+            for quality, counts in models[choice["model"]].items():
+                row = {"model": choice["model"], "test": test, "quality": quality}
+                row |= {"threshold": threshold, "target_far": choice["target_far"]}
+                for name, part, clusters in (
+                    ("far", counts.impostor, counts.cluster_impostor),
+                    ("tar", counts.genuine, counts.cluster_genuine),
+                ):
+                    row[name] = _share_accepted(counts, part, threshold)
+                    left_out = _share_accepted_without_each(counts, part, clusters, threshold)
+                    weights = clusters.sum(1)
+                    row[f"{name}_low"], row[f"{name}_high"] = interval(row[name], left_out, weights)
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- values for figures
+
+
+def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points: int = 200) -> pd.DataFrame:
+    """ROC curves for drawing: per model, FAR and TAR with the 95 % interval of the TAR.
+
+    models: counts by model and stratum. The FARs are spaced evenly on a log scale, from the lowest that the
+    pairs support to 1. `auc` is the model's own. Models without pairs in the stratum `quality` are left out.
+    Columns: model, far, tar, low, high, auc. Raises ValueError where no model has such pairs.
+    """
+    tables = []
+    for name, strata in models.items():
+        if quality not in strata:
+            continue
+        counts = strata[quality]
+        far, tar = far_and_tar(counts.genuine, counts.impostor)
+        fars = np.geomspace(min(1.0, SUPPORT / max(counts.impostor.sum(), 1)), 1, points)
+        curves = zip(*far_and_tar(*without_each(counts)), strict=True)
+        left_out = np.array([np.interp(fars, *curve) for curve in curves])
+        tars = np.interp(fars, far, tar)
+        weights = counts.cluster_genuine.sum(1)
+        bounds = [interval(value, left_out[:, i], weights) for i, value in enumerate(tars)]
+        low, high = np.array(bounds).T
+        table = {"model": name, "far": fars, "tar": tars, "low": low, "high": high, "auc": area(far, tar)}
+        tables.append(pd.DataFrame(table))
+    if not tables:
+        raise ValueError(f"there are no {quality} pairs")
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_test(function: Callable[..., pd.DataFrame], results: Results, **options: Any) -> pd.DataFrame:
+    """What a function such as `roc` or `histogram` gives for each test set, with the column `test` in front."""
+    tables = [function(models, **options).assign(test=test) for test, models in results.items()]
+    table = pd.concat(tables, ignore_index=True)
+    return table[["test", *table.columns.drop("test")]]
+
+
+def histogram(models: Mapping[str, Mapping[str, Counts]], model: str, bins: int = 100) -> pd.DataFrame:
+    """Densities of one model's genuine and impostor scores, all pairs.
+
+    Columns: score (the middle of a bin), genuine and impostor (per unit of score). Failures to enrol have no
+    score: a density integrates to the share of the pairs that have one. Raises ValueError where none has.
+    """
+    counts = models[model]["all"]
+    scored = np.isfinite(counts.score)
+    if not scored.any():
+        raise ValueError("there are no scores: every pair has a failure to enrol")
+    score = counts.score[scored]
+    edges = np.linspace(score[0] - 1e-6, score[-1] + 1e-6, bins + 1)
+    table = {"score": (edges[1:] + edges[:-1]) / 2}
+    for name, part in (("genuine", counts.genuine), ("impostor", counts.impostor)):
+        inside = np.histogram(score, edges, weights=part[scored])[0]
+        table[name] = inside / max(part.sum(), 1) / np.diff(edges)
+    return pd.DataFrame(table)
+
+
+def discard(
+    embeddings: Mapping[str, np.ndarray],
+    test: Trials,
+    measure: np.ndarray,
+    chosen: pd.DataFrame,
+    steps: int = 20,
+) -> pd.DataFrame:
+    """Error versus discard: each model's FRR at its threshold when the worst photos are dropped.
+
+    embeddings: float32 [N, D] unit rows by model. measure: [N], a quality of each row of the embeddings,
+    higher is better. chosen: as of `thresholds`.
+    One row per model and share of photos `discarded`, from 0 up: `frr`, NaN where too few pairs are left to
+    tell, and how many `genuine` pairs there are. Raises ValueError where the lengths differ.
+    The method is that of Grother & Tabassi, "Performance of biometric quality measures", 2007.
+    """
+    n = len(next(iter(embeddings.values())))
+    if len(measure) != n:
+        raise ValueError(f"{len(measure)} quality values, but {n} embeddings")
+    quality = np.nan_to_num(np.asarray(measure, float)[test.rows], nan=-np.inf)
+    rank = np.argsort(np.argsort(quality, kind="stable"), kind="stable")
+    step = rank * steps // len(quality)  # the step that drops the photo
+    rows = []
+    for choice in chosen.itertuples():
+        model = str(choice.model)
+        vectors = checked(embeddings[model], test.rows, model)
+        counts = np.zeros((2, steps), np.int64)  # [rejected, accepted] by the step that drops the pair
+        for a, b in genuine_pairs(test):  # NaN, where a photo has no embedding, is not accepted
+            accepted = np.einsum("id,id->i", vectors[a], vectors[b]) >= choice.threshold
+            np.add.at(counts, (accepted.astype(int), np.minimum(step[a], step[b])), 1)
+        left = counts[:, ::-1].cumsum(1)[:, ::-1]
+        frrs = np.where(left.sum(0) >= SUPPORT, _ratio(left[0], left.sum(0)), np.nan)
+        for i, frr in enumerate(frrs):
+            rows.append((choice.model, i / steps, frr, left[:, i].sum()))
+    return pd.DataFrame(rows, columns=["model", "discarded", "frr", "genuine"])
+
+
+# ---------------------------------------------------------------- measures of counts
+
+
+def far_and_tar(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """FAR and TAR [..., K + 1] of counts [..., K] by ascending score, from no pair accepted to all."""
+    shares = []
+    for counts in (impostor, genuine):
+        accepted = np.zeros((*counts.shape[:-1], counts.shape[-1] + 1))
+        np.cumsum(counts[..., ::-1], -1, out=accepted[..., 1:])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares.append(accepted / accepted[..., -1:])
+    return shares[0], shares[1]
+
+
+def area(far: np.ndarray, tar: np.ndarray, until: float = 1.0) -> np.ndarray:
+    """Mean TAR over FARs from 0 to `until`, of curves [..., K + 1]; ties count half."""
+    steps = np.diff(np.minimum(far, until), axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = np.nan_to_num(np.diff(tar, axis=-1) / np.diff(far, axis=-1), posinf=0.0)
+    mean = (steps * (tar[..., :-1] + slope * steps / 2)).sum(-1) / until
+    return np.where(np.isnan(tar[..., -1]), np.nan, mean)
+
+
+def measures(far: np.ndarray, tar: np.ndarray) -> dict[str, np.ndarray]:
+    """Every measure of ROC curves [..., K + 1]: auc, pauc, eer and the TARs at FARS."""
+    curves = zip(far.reshape(-1, far.shape[-1]), tar.reshape(-1, far.shape[-1]), strict=True)
+    tars = np.array([np.interp(list(FARS.values()), *curve) for curve in curves])
+    tars = tars.reshape(*far.shape[:-1], -1)
+    values = {"auc": area(far, tar), "pauc": area(far, tar, 0.1), "eer": _crossing(far + tar - 1, far)}
+    return values | {name: tars[..., i] for i, name in enumerate(FARS)}
+
+
+def _crossing(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`values` [..., K] where `rising` [..., K] passes 0, linear from point to point.
+
+    `rising` must not fall.
+    """
+    after = np.clip((rising <= 0).sum(-1, keepdims=True), 1, rising.shape[-1] - 1)
+    x0, x1 = (np.take_along_axis(rising, at, -1)[..., 0] for at in (after - 1, after))
+    y0, y1 = (np.take_along_axis(values, at, -1)[..., 0] for at in (after - 1, after))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(x1 > x0, np.clip(-x0 / (x1 - x0), 0, 1), 0.0)
+    return np.where(np.isnan(rising[..., -1]), np.nan, y0 + share * (y1 - y0))
+
+
+def _d_prime(counts: Counts) -> float:
+    """Distance of the mean scores in standard deviations; failures to enrol have no score."""
+    scored = np.isfinite(counts.score)
+    moments = []
+    for weights in (counts.genuine[scored], counts.impostor[scored]):
+        if not weights.sum():
+            return np.nan
+        mean = np.average(counts.score[scored], weights=weights)
+        moments.append((mean, np.average((counts.score[scored] - mean) ** 2, weights=weights)))
+    (genuine, genuine_variance), (impostor, impostor_variance) = moments
+    spread = np.sqrt((genuine_variance + impostor_variance) / 2)
+    return float((genuine - impostor) / spread) if spread else np.nan
+
+
+class _Measured(NamedTuple):
+    row: dict[str, Any]  # of the report
+    left_out: dict[str, np.ndarray]  # by measure: the measure without each cluster [U]
+    weights: np.ndarray  # int64 [U]: genuine pairs of each cluster
+
+
+def _measured(counts: Counts) -> _Measured:
+    """A model's row of the report, without differences, and what its differences need."""
+    genuine, impostor = int(counts.genuine.sum()), int(counts.impostor.sum())
+    row: dict[str, Any] = {
+        "people": counts.people,
+        "photos": counts.photos,
+        "excluded": counts.excluded,
+        "genuine": genuine,
+        "impostor": impostor,
+        "left_out": counts.left_out,
+        "fte": counts.failed / max(counts.photos, 1),
+    }
+    values = measures(*far_and_tar(counts.genuine, counts.impostor))
+    left_out = measures(*far_and_tar(*without_each(counts)))
+    weights = counts.cluster_genuine.sum(1)
+    unsupported = [name for name, far in FARS.items() if impostor * far < SUPPORT]
+    for name, value in values.items():
+        row[name] = float(value)
+        if name in unsupported:
+            row[name] = np.nan
+            left_out[name] = np.full(len(weights), np.nan)
+        bounds = auc_interval if name == "auc" else interval
+        row[f"{name}_low"], row[f"{name}_high"] = bounds(row[name], left_out[name], weights)
+    row["d_prime"] = _d_prime(counts)
+    row["unsupported"] = ", ".join(unsupported)
+    return _Measured(row, left_out, weights)
+
+
+def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
+    """The differences of a model's measures to the reference's, with intervals and p-values."""
+    compared: dict[str, float] = {}
+    for name, new_left_out in model.left_out.items():
+        new, old, old_left_out = model.row[name], reference.row[name], reference.left_out[name]
+        if name == "auc":
+            low, high, p = auc_difference(old, new, old_left_out, new_left_out, model.weights)
+        else:
+            low, high, p = difference(new - old, new_left_out - old_left_out, model.weights)
+        key = f"{name}_difference"
+        compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
+    return compared
+
+
+# ---------------------------------------------------------------- pairs accepted at a threshold
+
+
+def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(part, total, out=np.full(np.shape(part), np.nan), where=total > 0)
+
+
+def _share_accepted(counts: Counts, part: np.ndarray, threshold: float) -> float:
+    """Share of the pairs `part` [K] whose scores reach the threshold; NaN where there are none."""
+    total = part.sum()
+    return float(part[counts.score >= threshold].sum() / total) if total else np.nan
+
+
+def _share_accepted_without_each(
+    counts: Counts, part: np.ndarray, clusters: np.ndarray, threshold: float
+) -> np.ndarray:
+    """The share of the pairs `part` [K] accepted, without each cluster's pairs [U, C] in turn: [U].
+
+    The threshold cuts a step of the coarse grid. Of a cluster's pairs in that step as many count as accepted
+    as of all pairs in it.
+    """
+    total = on_coarse_grid(counts, part)
+    accepted = on_coarse_grid(counts, part * (counts.score >= threshold))
+    share = np.nan_to_num(_ratio(accepted, total))
+    return _ratio((total - clusters) @ share, (total - clusters).sum(1))

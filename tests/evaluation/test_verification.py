@@ -1,0 +1,203 @@
+"""Measures agree with scikit-learn on the same scores; tables and thresholds follow from them."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import det_curve, roc_auc_score, roc_curve
+
+from src.evaluation import verification
+from tests.evaluation.examples import evaluated, make, materialised, row_of, unit_rows
+
+
+def test_measures_agree_with_scikit_learn(example):
+    vectors, faces, _, results = example
+    table = verification.report(results)
+    scores, genuine, stratum = materialised(vectors, faces)
+    for quality in ("all", "high-low", "low-low"):
+        of = (stratum == quality) | (quality == "all")
+        row = row_of(table, "buffalo_l", quality)
+        assert row["auc"] == pytest.approx(roc_auc_score(genuine[of], scores[of]), abs=1e-6)
+        far, tar, _ = roc_curve(genuine[of], scores[of], drop_intermediate=False)
+        for name, wanted in verification.FARS.items():
+            if name in row["unsupported"]:
+                assert np.isnan(row[name]) and (~genuine[of]).sum() * wanted < 30
+            else:
+                assert row[name] == pytest.approx(np.interp(wanted, far, tar), abs=1e-6)
+        # the mean TAR below a FAR is scikit-learn's partial AUC before McClish's standardisation
+        smallest = 0.1**2 / 2
+        standardised = roc_auc_score(genuine[of], scores[of], max_fpr=0.1)
+        partial = (2 * standardised - 1) * (0.1 - smallest) + smallest
+        assert row["pauc"] == pytest.approx(partial / 0.1, abs=1e-5)
+        false, missed, _ = det_curve(genuine[of], scores[of])
+        at = np.argmin(abs(false - missed))
+        assert row["eer"] == pytest.approx(
+            (false[at] + missed[at]) / 2, abs=abs(false[at] - missed[at]) + 1e-6
+        )
+        g, i = scores[of & genuine], scores[of & ~genuine]
+        d_prime = (g.mean() - i.mean()) / np.sqrt((g.var() + i.var()) / 2)
+        assert row["d_prime"] == pytest.approx(d_prime, abs=1e-4)
+
+
+def test_auc_of_a_few_photos():
+    vectors, faces = make(people=4, photos=3)
+    scores, genuine, _ = materialised(vectors, faces)
+    found = verification.auc(vectors, faces["identity"].to_numpy())
+    assert found == pytest.approx(roc_auc_score(genuine, scores), abs=1e-6)
+
+
+def test_auc_is_nan_where_there_are_no_pairs_of_both_kinds():
+    vectors, faces = make(people=4, photos=3)
+    identity = faces["identity"]
+    assert verification.auc_or_nan(vectors, identity) == verification.auc(vectors, identity.to_numpy())
+    assert verification.has_pairs(identity)
+    for without in (np.zeros(len(vectors)), np.arange(len(vectors)), identity[:0]):
+        assert not verification.has_pairs(without)
+        assert np.isnan(verification.auc_or_nan(vectors[: len(without)], without))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v, who: (v, who[1:]), r"embeddings, but identities \["),
+        (lambda v, who: (v, who[:, None]), r"embeddings, but identities \["),
+        (lambda v, who: (v[:0], who[:0]), "is empty"),
+        (lambda v, who: (v, np.where(np.arange(len(who)) == 4, None, who)), "row 4 is missing"),
+        (lambda v, who: (v, np.zeros(len(who))), "one person only"),
+        (lambda v, who: (v, np.arange(len(who))), "nobody has two photos"),
+        (lambda v, who: (v * (np.arange(len(v)) != 3)[:, None], who), "row 3 .* is zero"),
+        (lambda v, who: (np.where(np.eye(*v.shape) > 0, np.nan, v), who), "row 0 .* NaN or infinity"),
+    ],
+)
+def test_auc_names_what_is_wrong(spoil, message):
+    vectors, faces = make()
+    with pytest.raises(ValueError, match=message):
+        verification.auc(*spoil(vectors, faces["identity"].to_numpy()))
+
+
+def test_ties_count_half():
+    rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 0, 0, 2]]
+    assert verification.auc(rows, np.array([0, 0, 0, 1, 1, 1])) == pytest.approx(
+        roc_auc_score([1] * 6 + [0] * 9, [1, 0, 0, 1, 0, 0, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+    )
+
+
+def test_eer_is_interpolated():
+    far, tar = np.array([0, 0, 0.4, 1]), np.array([0, 0.5, 0.9, 1])
+    assert verification.measures(far, tar)["eer"] == pytest.approx(0.25)
+
+
+def test_a_model_does_not_differ_from_itself(example):
+    vectors, faces, _, _ = example
+    table = verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50 before": vectors.copy()}))
+    for name in ("auc_difference", "auc_difference_low", "auc_difference_high"):
+        assert (table[name] == 0).all()
+    assert (table["auc_difference_p"] == 1).all()
+
+
+def test_differences_are_antisymmetric_and_intervals_hold_the_value(example):
+    _, _, _, results = example
+    forth = verification.report(results, baseline="buffalo_l")
+    back = verification.report(results, baseline="ResNet-50 fine-tuned")
+    for quality in ("all", "high-low"):
+        a, b = row_of(forth, "ResNet-50 fine-tuned", quality), row_of(back, "buffalo_l", quality)
+        assert a["auc_difference"] == pytest.approx(-b["auc_difference"])
+        assert a["auc_difference_low"] == pytest.approx(-b["auc_difference_high"])
+        assert a["auc_difference_p"] == pytest.approx(b["auc_difference_p"])
+        assert a["auc_difference_low"] < a["auc_difference"] < a["auc_difference_high"]
+        assert (a["auc_difference_p"] < 0.05) == (a["auc_difference_low"] > 0)
+    for table in (forth, back):
+        assert (table["auc_low"] < table["auc"]).all() and (table["auc"] < table["auc_high"]).all()
+    with pytest.raises(ValueError, match="baseline 'x'"):
+        verification.report(results, baseline="x")
+
+
+def test_few_people_have_no_interval():
+    vectors, faces = make(people=2)
+    models = {"buffalo_l": vectors, "ResNet-50 before": vectors[:, ::-1].copy()}
+    table = verification.report(evaluated(faces, models))
+    assert table["auc"].notna().all() and table["auc_low"].isna().all()
+
+
+def test_a_stratum_without_genuine_pairs_is_a_row_without_numbers():
+    vectors, faces = make()
+    high = faces.groupby("identity").cumcount() == 0
+    faces["quality"] = np.where(high, "high", "low")
+    row = row_of(verification.report(evaluated(faces, {"buffalo_l": vectors})), "buffalo_l", "high-high")
+    assert row["genuine"] == 0 and row["impostor"] > 0
+    assert all(np.isnan(row[name]) for name in ("auc", "auc_low", "eer", "d_prime"))
+
+
+def test_unlabelled_quality_gives_all_pairs_only():
+    vectors, faces = make()
+    table = verification.report(evaluated(faces.assign(quality="unknown"), {"buffalo_l": vectors}))
+    assert list(table["quality"]) == ["all"]
+
+
+@pytest.mark.parametrize("target", [0.01, 0.1, 0.5])
+def test_the_threshold_keeps_its_promise_on_val_and_is_applied_unchanged(example, target):
+    vectors, faces, _, results = example
+    chosen = verification.thresholds(results["test_seen"], target)
+    old = chosen.to_dict("records")[0]
+    scores, genuine, _ = materialised(vectors, faces)
+    accepted = scores >= old["threshold"]
+    assert np.mean(accepted[~genuine]) <= target + 1e-9
+    assert old["far"] == pytest.approx(np.mean(accepted[~genuine]), abs=1e-3)
+    lower = np.mean(scores[~genuine] >= old["threshold"] - 0.01)
+    assert lower > target
+    rates = verification.at_thresholds(results, chosen)
+    row = rates[(rates["model"] == "buffalo_l") & (rates["quality"] == "all")].iloc[0]
+    assert row["tar"] == pytest.approx(np.mean(accepted[genuine]), abs=1e-3)
+    assert row["far_low"] < row["far"] < row["far_high"] and row["tar_low"] < row["tar"] < row["tar_high"]
+
+
+def test_a_far_too_small_for_val_is_noted(example):
+    _, _, _, results = example
+    assert "few" in verification.thresholds(results["test_seen"], 1e-4)["note"][0]
+    assert not verification.thresholds(results["test_seen"], 1e-1)["note"][0]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        verification.thresholds(results["test_seen"], 0)
+
+
+def test_a_model_without_any_score_has_no_threshold_and_accepts_nothing():
+    vectors, faces = make()
+    results = evaluated(faces, {"buffalo_l": np.full_like(vectors, np.nan)})
+    chosen = verification.thresholds(results["test_seen"], 0.1)
+    assert np.isnan(chosen["threshold"][0]) and "no pair has a score" in chosen["note"][0]
+    assert (verification.at_thresholds(results, chosen)[["far", "tar"]] == 0).all(axis=None)
+    with pytest.raises(ValueError, match="no results"):
+        verification.report({})
+
+
+def test_roc_for_drawing_follows_the_measures(example):
+    _, _, _, results = example
+    curves = verification.roc(results["test_seen"])
+    table = verification.report(results)
+    for name, curve in curves.groupby("model"):
+        assert curve["tar"].is_monotonic_increasing and curve["far"].iloc[-1] == 1
+        at = np.interp(0.1, curve["far"], curve["tar"])
+        assert at == pytest.approx(row_of(table, name)["tar_far_1e-1"], abs=0.02)
+        assert (curve["low"] <= curve["tar"] + 1e-12).all() and (curve["tar"] <= curve["high"] + 1e-12).all()
+    with pytest.raises(ValueError, match="no x pairs"):
+        verification.roc(results["test_seen"], "x")
+
+
+def test_histogram_is_a_density(example):
+    _, _, _, results = example
+    table = verification.histogram(results["test_seen"], "buffalo_l", bins=40)
+    width = table["score"].diff().iloc[1]
+    np.testing.assert_allclose(table[["genuine", "impostor"]].sum() * width, 1, rtol=1e-6)
+
+
+def test_dropping_the_worst_photos_lowers_the_error_of_a_true_quality():
+    vectors, faces = make(people=10, photos=12, noise=0.8)
+    rng = np.random.default_rng(0)
+    quality = rng.random(len(vectors))
+    spoiled = unit_rows(vectors + (quality < 0.3)[:, None] * rng.normal(size=vectors.shape))
+    test = verification.trials(faces, "test_seen")
+    chosen = verification.thresholds(evaluated(faces, {"buffalo_l": spoiled})["test_seen"], 0.05)
+    table = verification.discard({"buffalo_l": spoiled}, test, quality, chosen)
+    scores, genuine, _ = materialised(spoiled, faces)
+    missed = np.mean(scores[genuine] < chosen["threshold"][0])
+    assert table["frr"][0] == pytest.approx(missed, abs=1e-3) and table["genuine"][0] == genuine.sum()
+    assert table["frr"][table["discarded"] == 0.3].item() < 0.5 * missed
+    with pytest.raises(ValueError, match="quality values"):
+        verification.discard({"buffalo_l": spoiled}, test, quality[1:], chosen)
