@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from src import artifacts
+
 
 class Recogniser(Protocol):
     """What an InsightFace pack offers: crops uint8 [n, 112, 112, 3] RGB to float32 [n, D]."""
@@ -40,9 +42,8 @@ def embed(
         part = _forward(model, batch) if isinstance(model, nn.Module) else model.recognise(batch)
         parts.append(np.asarray(part, np.float32))
         if file is not None:
-            partial = file.with_suffix(".partial.npy")
-            np.save(partial, parts[-1])
-            partial.replace(file)
+            with artifacts.whole(file) as partial:
+                np.save(partial, parts[-1])
     embeddings = np.concatenate(parts)
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))

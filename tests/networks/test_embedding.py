@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from src import embedding
+from src.networks import embedding
 
 
 class Recogniser:

@@ -1,8 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from src import mapping, verification
+from src.evaluation import verification
+from src.networks import maps
 
 
 @pytest.fixture
@@ -27,16 +29,29 @@ def auc(embeddings, faces, split):
     return verification.auc(embeddings[rows], faces["identity"].to_numpy()[rows])
 
 
+def linear_map(embeddings, faces, kind=None):
+    return maps.apply(maps.fit_linear(embeddings, faces, kind), embeddings)
+
+
+def plda(embeddings, faces, **options):
+    return maps.apply(maps.fit_plda(embeddings, faces, **options), embeddings)
+
+
+def fusion(embeddings, second, faces):
+    return maps.apply(maps.fit_fusion(embeddings, second, faces), embeddings, second)
+
+
 @pytest.mark.parametrize("kind", ["wccn", "lda", None])
 def test_linear_maps_take_out_what_varies_within_people(frozen, kind):
     embeddings, faces = frozen
-    mapped = mapping.linear_map(embeddings, faces, kind)
+    mapped = linear_map(embeddings, faces, kind)
+    assert mapped.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-5)
     for split in ("test_seen", "test_unseen") if kind == "wccn" else ("test_seen",):
         assert auc(mapped, faces, split) > auc(embeddings, faces, split) + 0.1
 
 
-@pytest.mark.parametrize("fit", [mapping.linear_map, mapping.known_people])
+@pytest.mark.parametrize("fit", [linear_map, plda])
 def test_maps_see_nothing_but_training(frozen, fit):
     embeddings, faces = frozen
     other = faces.assign(identity=np.where(faces["split"].str.startswith("test"), "x", faces["identity"]))
@@ -46,14 +61,13 @@ def test_maps_see_nothing_but_training(frozen, fit):
     np.testing.assert_allclose(fit(changed, faces)[train], fit(embeddings, faces)[train], atol=1e-6)
 
 
-def test_known_people_are_told_apart_and_unknown_ones_still_compared(frozen):
+def test_people_in_training_are_told_apart_and_unknown_ones_still_compared(frozen):
     embeddings, faces = frozen
-    listed = mapping.known_people(embeddings, faces, unknown=0.0)
-    open_ended = mapping.known_people(embeddings, faces, unknown=0.2)
+    closed, open_ended = (plda(embeddings, faces, unknown=unknown) for unknown in (0.0, 0.2))
     np.testing.assert_allclose(np.linalg.norm(open_ended, axis=1), 1, rtol=1e-5)
-    assert auc(listed, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
+    assert auc(closed, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
     assert auc(open_ended, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.2
-    assert auc(open_ended, faces, "test_unseen") > auc(listed, faces, "test_unseen")
+    assert auc(open_ended, faces, "test_unseen") > auc(closed, faces, "test_unseen")
     nobody = 1 - (open_ended[:, :5] ** 2).sum(1)
     assert nobody[faces["split"] == "test_unseen"].mean() > 1.5 * nobody[faces["split"] == "test_seen"].mean()
 
@@ -61,20 +75,20 @@ def test_known_people_are_told_apart_and_unknown_ones_still_compared(frozen):
 def test_maps_need_people_with_photos(frozen):
     embeddings, faces = frozen
     with pytest.raises(ValueError, match="needs 2 people"):
-        mapping.linear_map(embeddings, faces.assign(identity="one"), "lda")
+        linear_map(embeddings, faces.assign(identity="one"), "lda")
     with pytest.raises(ValueError, match="needs 2 people"):
-        mapping.known_people(embeddings, faces.assign(identity=np.arange(480).astype(str)))
+        plda(embeddings, faces.assign(identity=np.arange(480).astype(str)))
     with pytest.raises(ValueError, match='"wccn" or "lda"'):
-        mapping.linear_map(embeddings, faces, "pca")
+        linear_map(embeddings, faces, "pca")
 
 
 def test_who_is_known_follows_the_split(frozen):
-    """With nobody but the people in training in any split, the list is closed: everybody is one of them."""
+    """With nobody but the people in training in any split, the set is closed: everybody is one of them."""
     embeddings, faces = frozen
     known = (faces["identity"] < "person 5").to_numpy()
-    closed = mapping.known_people(embeddings[known], faces[known].reset_index(drop=True))
+    closed = plda(embeddings[known], faces[known].reset_index(drop=True))
     np.testing.assert_allclose((closed[:, :5] ** 2).sum(1), 1, rtol=1e-5)
-    assert (mapping.known_people(embeddings, faces)[:, :5] ** 2).sum(1).min() < 0.9
+    assert (plda(embeddings, faces)[:, :5] ** 2).sum(1).min() < 0.9
 
 
 def test_qualities_have_spreads_of_their_own(frozen):
@@ -86,27 +100,56 @@ def test_qualities_have_spreads_of_their_own(frozen):
     strayed = embeddings + low[:, None] * astray
     strayed = (strayed / np.linalg.norm(strayed, axis=1, keepdims=True)).astype(np.float32)
     labelled = faces.assign(quality=np.where(low, "low", "high"))
-    told = mapping.known_people(strayed, labelled)
-    assert (
-        auc(told, faces, "test_seen") > auc(mapping.known_people(strayed, faces), faces, "test_seen") + 0.005
-    )
+    told, untold = plda(strayed, labelled), plda(strayed, faces)
+    assert auc(told, faces, "test_seen") > auc(untold, faces, "test_seen") + 0.005
     few = labelled.assign(quality=np.where(np.arange(480) == 0, "low", "high"))  # one photo has no spread
-    assert np.array_equal(mapping.known_people(strayed, few), mapping.known_people(strayed, faces))
+    assert np.array_equal(plda(strayed, few), untold)
 
 
-def test_a_second_model_has_a_say_in_who_it_is(frozen):
+def test_a_second_network_has_a_say_in_who_it_is(frozen):
     embeddings, faces = frozen
     rng = np.random.default_rng(3)
     second = rng.normal(size=(8, 6))[faces["identity"].str[-1].astype(int)] + rng.normal(size=(480, 6))
     second = (second / np.linalg.norm(second, axis=1, keepdims=True)).astype(np.float32)
-    alone, both = (mapping.known_people(embeddings, faces, beside) for beside in (None, second))
-    assert auc(both, faces, "test_seen") > auc(alone, faces, "test_seen") + 0.005
-    nobody = [1 - (found[:, :5] ** 2).sum(1) for found in (alone, both)]
+    alone, fused = plda(embeddings, faces), fusion(embeddings, second, faces)
+    assert auc(fused, faces, "test_seen") > auc(alone, faces, "test_seen") + 0.005
+    nobody = [1 - (found[:, :5] ** 2).sum(1) for found in (alone, fused)]
     np.testing.assert_allclose(nobody[0], nobody[1], atol=1e-5)  # whether anybody: the first alone says
-    clear = rng.normal(size=(8, 6))[faces["identity"].str[-1].astype(int)] + rng.normal(0, 0.2, (480, 6))
-    looks = mapping.known_people(embeddings, faces, looks=clear.astype(np.float32))
-    assert auc(looks, faces, "test_unseen") > auc(alone, faces, "test_unseen") + 0.05
-    noise = rng.normal(size=(480, 6)).astype(np.float32)  # a model that knows nothing does little harm
-    assert auc(mapping.known_people(embeddings, faces, noise), faces, "test_seen") > (
-        auc(alone, faces, "test_seen") - 0.01
-    )
+    for seed in range(3):  # a network that knows nothing does little harm
+        noise = np.random.default_rng(seed).normal(size=(480, 6)).astype(np.float32)
+        harmed = fusion(embeddings, noise, faces)
+        assert auc(harmed, faces, "test_seen") > auc(alone, faces, "test_seen") - 0.02
+
+
+def test_through_a_linear_map_people_not_in_training_are_compared_by_the_embeddings_themselves(frozen):
+    embeddings, faces = frozen
+    fitted = maps.fit_plda(embeddings, faces, linear_map=True)
+    _, nobody = fitted.model(torch.from_numpy(linear_map(embeddings, faces)))
+    expected = nobody.sqrt() * fitted.appearance(torch.from_numpy(embeddings))
+    np.testing.assert_allclose(maps.apply(fitted, embeddings)[:, 5:], expected.numpy(), atol=1e-6)
+
+
+def fitted_ones(embeddings, faces):
+    yield maps.fit_linear(embeddings, faces), 1
+    yield maps.fit_plda(embeddings, faces), 1
+    yield maps.fit_plda(embeddings, faces, linear_map=True, unknown=0.0), 1
+    yield maps.fit_fusion(embeddings, embeddings[:, :7], faces), 2
+
+
+def test_maps_come_back_from_their_tensors(frozen):
+    embeddings, faces = frozen
+    for fitted, networks in fitted_ones(embeddings, faces):
+        given = (embeddings, embeddings[:, :7])[:networks]
+        again = maps.rebuild(type(fitted).__name__, fitted.state_dict())
+        assert np.array_equal(maps.apply(again, *given), maps.apply(fitted, *given))
+    with pytest.raises(ValueError, match="no map of the kind 'Pickle'"):
+        maps.rebuild("Pickle", {})
+
+
+def test_maps_work_in_single_precision_too(frozen):
+    """As they do in an exported file."""
+    embeddings, faces = frozen
+    for fitted, networks in fitted_ones(embeddings, faces):
+        given = (embeddings, embeddings[:, :7])[:networks]
+        exact = maps.apply(fitted, *given)
+        assert (exact * maps.apply(fitted.float(), *given)).sum(1).min() > 0.99999

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from src import degradation
+from src.networks import degradation
 
 EFFECTS = ("resolution", "blur", "motion", "noise", "jpeg", "light")
 

@@ -1,6 +1,6 @@
 import json
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import cv2
 import numpy as np
@@ -16,27 +16,29 @@ from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from src import demo, embedding, export, finetuning, model
-from src.faces import align
+from src.demo import drawing, mode, people
+from src.networks import embedding, finetuning, interpolation, network
+from src.packs import export, graphs
+from src.packs.alignment import align
 
 
 @pytest.fixture(scope="module")
-def network():
-    return model.resnet50("none", embedding_size=16, input_size=32).eval()
+def resnet50():
+    return network.resnet50("none", embedding_size=16, input_size=32).eval()
 
 
-def test_images_of_any_size_become_embeddings(network):
+def test_images_of_any_size_become_embeddings(resnet50):
     for side in (32, 112):
-        assert network(torch.rand(2, 3, side, side) * 2 - 1).shape == (2, 16)
+        assert resnet50(torch.rand(2, 3, side, side) * 2 - 1).shape == (2, 16)
 
 
 def test_random_weights_follow_the_seed_and_leave_the_callers_randomness_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first = model.resnet50("none", 8, seed=1)
+    first = network.resnet50("none", 8, seed=1)
     assert torch.equal(torch.rand(1), expected)
-    again, other = model.resnet50("none", 8, seed=1), model.resnet50("none", 8, seed=2)
+    again, other = (network.resnet50("none", 8, seed=seed) for seed in (1, 2))
     assert torch.equal(first.head.state_dict()["0.weight"], again.head.state_dict()["0.weight"])
     assert not torch.equal(first.head.state_dict()["0.weight"], other.head.state_dict()["0.weight"])
 
@@ -49,83 +51,32 @@ def test_torchvision_weights_give_torchvisions_features(tmp_path):
     standard = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(images)
     classifier.fc = torch.nn.Identity()
     for name in ("weights.pth", "weights.safetensors"):
-        network = model.resnet50(str(tmp_path / name), 8).eval()
-        assert model.pretrained(network)
-        torch.testing.assert_close(
-            network.backbone(images * 2 - 1), classifier(standard), rtol=1e-3, atol=1e-4
-        )
+        start = network.resnet50(str(tmp_path / name), 8).eval()
+        assert start.origin.learnt
+        torch.testing.assert_close(start.backbone(images * 2 - 1), classifier(standard), rtol=1e-3, atol=1e-4)
 
 
-def test_a_checkpoint_comes_back_the_same_and_can_be_started_from(network, tmp_path):
-    model.save_weights(network, tmp_path)
-    model.save_record(network, tmp_path, {"history": [{"epoch": 1, "loss": 2.0}]})
-    loaded = model.load(tmp_path)
+def test_a_checkpoint_comes_back_the_same_and_can_be_started_from(resnet50, tmp_path):
+    network.save(resnet50, tmp_path, {"history": [{"epoch": 1, "loss": 2.0}]})
+    loaded = network.load(tmp_path)
     images = torch.rand(2, 3, 32, 32)
     assert not loaded.training
-    assert torch.equal(loaded(images), network(images))
-    assert model.history(tmp_path)["loss"].tolist() == [2.0]
-    started = model.resnet50(str(tmp_path / "model.safetensors"), 16, 32).eval()
-    assert torch.equal(started.backbone(images), network.backbone(images))
-    assert str(started) != str(network), (
-        "a network's text, by which artefacts tell networks apart, says what it is"
-    )
-
-
-def test_a_pickle_that_runs_code_is_refused(tmp_path):
-    class Malice:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-
-    torch.save({"conv1.weight": Malice()}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights\.pth can't be read as weights"):
-        model.resnet50(str(tmp_path / "weights.pth"))
-    assert not (tmp_path / "executed").exists()
-
-
-def test_unfit_weights_are_named(network, tmp_path):
-    with pytest.raises(FileNotFoundError, match="imagent does not exist"):
-        model.resnet50("imagent")
-    weights = torchvision.models.resnet50(weights=None).state_dict()
-    torch.save({**weights, "layer1.0.conv1.weight": torch.zeros(3, 3)}, tmp_path / "shape.pth")
-    with pytest.raises(
-        ValueError, match=r"layer1\.0\.conv1\.weight has shape \(3, 3\), not \(64, 64, 1, 1\)"
-    ):
-        model.resnet50(str(tmp_path / "shape.pth"))
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(ValueError, match="weights are missing"):
-        model.resnet50(str(tmp_path / "resnet18.pth"))
-    (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00")
-    with pytest.raises(ValueError, match=r"cut\.safetensors can't be read"):
-        model.resnet50(str(tmp_path / "cut.safetensors"))
-
-
-def test_without_network_imagenet_says_which_file_to_put_where(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-
-    def fail(*args, **kwargs):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(FileNotFoundError, match="no route to host") as caught:
-        model.resnet50("imagenet")
-    assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth" in str(caught.value)
-    assert str(tmp_path / "checkpoints") in str(caught.value)
-
-
-def test_a_damaged_imagenet_file_is_found_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "resnet50-11ad3fa6.pth").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match=r"resnet50-11ad3fa6\.pth is damaged"):
-        model.resnet50("imagenet")
+    assert torch.equal(loaded(images), resnet50(images))
+    assert loaded.history["loss"].tolist() == [2.0]
+    assert loaded.origin == resnet50.origin
+    started = network.resnet50(str(tmp_path / network.WEIGHTS_FILE), 16, 32).eval()
+    assert torch.equal(started.backbone(images), resnet50.backbone(images))
+    # a network's text, by which artefacts tell networks apart, says what it is
+    assert str(started) != str(resnet50)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"model\.json is missing"):
-        model.load(tmp_path)
-    (tmp_path / "model.json").write_text(json.dumps({"network": {"architecture": "os.system"}}))
+    with pytest.raises(FileNotFoundError, match=r"network\.json is missing"):
+        network.load(tmp_path)
+    origin = asdict(network.resnet50("none", 8).origin) | {"architecture": "os.system"}
+    (tmp_path / network.RECORD_FILE).write_text(json.dumps({"origin": origin}))
     with pytest.raises(ValueError, match=r"unknown architecture 'os\.system'"):
-        model.load(tmp_path)
+        network.load(tmp_path)
 
 
 # ---------------------------------------------------------------- a pack's recogniser
@@ -153,19 +104,19 @@ def write_recogniser(file, shape, nodes=()):
 @pytest.mark.parametrize("shape", [[1, 8], [1, -1], [-1, 8], [0, 8]])
 def test_a_pack_recogniser_takes_batches_even_where_its_reshape_does_not(tmp_path, shape):
     file = write_recogniser(tmp_path / "recogniser.onnx", shape)
-    network = model.from_pack(file)
+    rebuilt = network.from_pack(file)
     images = torch.rand(3, 3, 112, 112) * 2 - 1
     session = onnxruntime.InferenceSession(file)
     single = np.concatenate([session.run(None, {"input": images[i : i + 1].numpy()})[0] for i in range(3)])
-    np.testing.assert_allclose(network(images).detach().numpy(), single, rtol=1e-3, atol=1e-4)
-    assert network.origin["embedding_size"] == 8
-    assert model.pretrained(network)
+    np.testing.assert_allclose(rebuilt(images).detach().numpy(), single, rtol=1e-3, atol=1e-4)
+    assert rebuilt.origin.embedding_size == 8
+    assert rebuilt.origin.learnt
 
 
 def test_a_recogniser_that_is_rebuilt_wrongly_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "_free_batch", lambda graph: None)
+    monkeypatch.setattr(graphs, "free_batch", lambda graph: graph)
     with pytest.raises(ValueError, match=r"recogniser\.onnx was not rebuilt faithfully: in a batch"):
-        model.from_pack(write_recogniser(tmp_path / "recogniser.onnx", [1, -1]))
+        network.from_pack(write_recogniser(tmp_path / "recogniser.onnx", [1, -1]))
 
 
 def test_a_graph_that_scales_pixels_itself_is_given_pixels(tmp_path):
@@ -178,20 +129,20 @@ def test_a_graph_that_scales_pixels_itself_is_given_pixels(tmp_path):
         helper.make_node("Sub", ["input", "m"], ["centred"], name="Sub_0"),
         helper.make_node("Mul", ["centred", "s"], ["ready"], name="Mul_0"),
     ]
-    plain = model.from_pack(write_recogniser(tmp_path / "plain.onnx", [1, 8]))
-    raw = model.from_pack(write_recogniser(tmp_path / "raw.onnx", [1, 8], nodes))
+    plain = network.from_pack(write_recogniser(tmp_path / "plain.onnx", [1, 8]))
+    raw = network.from_pack(write_recogniser(tmp_path / "raw.onnx", [1, 8], nodes))
     images = torch.rand(2, 3, 112, 112) * 2 - 1
     torch.testing.assert_close(raw(images), plain(images * 127.5 / 128), rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_no_recogniser_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no recogniser at"):
-        model.from_pack(tmp_path / "absent.onnx")
+        network.from_pack(tmp_path / "absent.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"not a graph")
     with pytest.raises(ValueError, match=r"broken\.onnx can't be rebuilt"):
-        model.from_pack(tmp_path / "broken.onnx")
+        network.from_pack(tmp_path / "broken.onnx")
     with pytest.raises(ValueError, match=r"maps\.onnx is no recogniser"):
-        model.from_pack(write_recogniser(tmp_path / "maps.onnx", [1, 8, 1, 1]))
+        network.from_pack(write_recogniser(tmp_path / "maps.onnx", [1, 8, 1, 1]))
 
 
 class Block(nn.Module):
@@ -250,44 +201,50 @@ def iresnet50(tmp_path_factory):
 
 
 def test_the_iresnet50_of_buffalo_l_is_tuned_saved_and_loaded(iresnet50, tmp_path):
-    network = model.from_pack(iresnet50)
-    assert network.origin["embedding_size"] == 512
+    rebuilt = network.from_pack(iresnet50)
+    assert rebuilt.origin.embedding_size == 512
     images = torch.rand(2, 3, 112, 112) * 2 - 1
-    before = network(images).detach()
-    statistics = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
-    network.train()
-    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
-    network(images).square().mean().backward()
+    before = rebuilt(images).detach()
+    statistics = {name: value.clone() for name, value in rebuilt.named_buffers() if "running" in name}
+    rebuilt.train()
+    optimizer = torch.optim.SGD(rebuilt.parameters(), 1e-3)
+    rebuilt(images).square().mean().backward()
     optimizer.step()
-    network.eval()
-    assert not torch.allclose(network(images), before)
+    rebuilt.eval()
+    assert not torch.allclose(rebuilt(images), before)
     assert all(
-        torch.equal(value, statistics[name]) for name, value in network.named_buffers() if name in statistics
+        torch.equal(value, statistics[name]) for name, value in rebuilt.named_buffers() if name in statistics
     )
-    model.save_weights(network, tmp_path)
-    model.save_record(network, tmp_path, {})
-    torch.testing.assert_close(model.load(tmp_path)(images), network(images))
+    network.save(rebuilt, tmp_path, {})
+    torch.testing.assert_close(network.load(tmp_path)(images), rebuilt(images))
+    weights_size, graph_size = (
+        (tmp_path / name).stat().st_size for name in (network.WEIGHTS_FILE, network.GRAPH_FILE)
+    )
+    assert graph_size < weights_size / 10, "the graph is kept without its weights"
 
 
 def test_the_iresnet50_of_buffalo_l_goes_the_whole_way(iresnet50, tmp_path):
     """Rebuilt, tuned, interpolated, exported, and loaded by InsightFace as a pack."""
-    network = model.from_pack(iresnet50)
-    heads = [demo.draw(demo.person(seed), demo.view(np.random.default_rng(seed)), 160) for seed in range(12)]
+    start = network.from_pack(iresnet50)
+    heads = [
+        drawing.draw(people.person(seed), people.view(np.random.default_rng(seed)), 160) for seed in range(12)
+    ]
     crops = np.stack([align(*head) for head in heads])
     faces = pd.DataFrame(
         {"identity": list("aaabbbcccddd"), "split": ["train", "train", "val"] * 4, "quality": "high"}
     )
     faces.loc[[5, 8], "identity"] = "a"  # two photos of one person to validate on
-    settings = replace(finetuning.ADAPTED, epochs=1, batch_size=8, per_identity=2, warmup=0.0)
-    tuned = finetuning.train(network, crops, faces, settings, workspace=tmp_path / "tuned")
-    between = finetuning.interpolate(network, model.load(tuned), crops, faces, workspace=tmp_path / "between")
-    assert 0 <= model.read_record(between)["interpolation"]["share"] <= 1
-    assert model.read_record(between)["trained_on"]["people"] == list("abcd")
-    adapted = model.load(tuned)
-    assert not np.allclose(embedding.embed(crops, adapted), embedding.embed(crops, network), atol=1e-4)
+    settings = replace(finetuning.PACK, epochs=1, batch_size=8, per_identity=2, warmup=0.0)
+    tuned = network.load(finetuning.train(start, crops, faces, settings, workspace=tmp_path / "tuned"))
+    blend = network.load(
+        interpolation.interpolate(start, tuned, crops, faces, workspace=tmp_path / "interpolated")
+    )
+    assert 0 <= blend.record["interpolation"]["share"] <= 1
+    assert blend.record["trained_on"]["people"] == list("abcd")
+    assert not np.allclose(embedding.embed(crops, tuned), embedding.embed(crops, start), atol=1e-4)
     app = FaceAnalysis(
-        name=str(export.pack(adapted, demo.PACK, tmp_path / "pack")), providers=["CPUExecutionProvider"]
+        name=str(export.pack(tuned, mode.PACK, tmp_path / "pack")), providers=["CPUExecutionProvider"]
     )
     found = app.models["recognition"].get_feat([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops])
     found /= np.linalg.norm(found, axis=1, keepdims=True)
-    assert (found * embedding.embed(crops, adapted)).sum(1).min() > 0.9999
+    assert (found * embedding.embed(crops, tuned)).sum(1).min() > 0.9999

@@ -1,0 +1,1 @@
+"""What learns: networks, their training, maps of embeddings. Needs torch, not InsightFace or ONNX."""

@@ -1,0 +1,301 @@
+"""Maps of embeddings, fitted in seconds on the people in training: what a fine-tuned network has to beat.
+
+Each `fit_...` takes embeddings of all photos and looks at those in "train" (and in "val", where there is
+something to choose); it gives a module that needs no photos and can be kept, loaded and exported. Modules
+work in double precision, as Gaussians in many dimensions cancel large numbers; `.float()` makes them single.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor, nn
+
+from src.evaluation import verification
+
+UNKNOWN = 0.1  # share of photos expected to show nobody in training, where other people are tested too
+CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
+FEW = 20  # photos of a quality below which nothing is fitted to them
+WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0)  # that a second network's cosines may have in a fusion
+NEAR = 0.002  # of AUC on "val" that may be lost for a smaller weight
+_ROWS = 65_536  # embeddings mapped at a time
+
+
+class _Buffers(nn.Module):
+    """A module made of tensors alone: what it is fitted to."""
+
+    def __init__(self, **tensors: np.ndarray | Tensor) -> None:
+        super().__init__()
+        for name, values in tensors.items():
+            self.register_buffer(name, torch.as_tensor(values))
+
+
+class LinearMap(_Buffers):
+    """Embeddings [B, D] to unit rows [B, E]: less `shift` [D], times `matrix` [D, E]."""
+
+    shift: Tensor
+    matrix: Tensor
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return F.normalize((embeddings.to(self.matrix.dtype) - self.shift) @ self.matrix).float()
+
+
+class PLDA(nn.Module):
+    """Who of the people in training does a photo show, or nobody of them, and what does it look like then?
+
+    A photo of a person follows a Gaussian around the person's mean, of one covariance for all people; their
+    means follow a wider one (the two-covariance model of PLDA, Ioffe 2006). Photos of high and of low quality
+    stray differently: each quality has a covariance and an offset of its own, and as that of a new photo is
+    not known, both are reckoned with. With p_k the probability that the photo shows person k, and p_0 that it
+    shows somebody unknown, the result is (sqrt(p_1), ..., sqrt(p_K), sqrt(p_0) a), a being the embedding
+    through the map `appearance`: two photos are alike if both show the same known person, or both an unknown
+    one and look alike.
+
+    Embeddings [B, D] to unit rows [B, K + E], float32. project: what embeddings go through before they are
+    compared with the means.
+    """
+
+    def __init__(self, model: "TwoCovariance", project: nn.Module, appearance: LinearMap) -> None:
+        super().__init__()
+        self.model = model
+        self.project = project
+        self.appearance = appearance
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        people, nobody = self.model(self.project(embeddings))
+        return self.joined(people, nobody, embeddings)
+
+    def joined(self, people: Tensor, nobody: Tensor, embeddings: Tensor) -> Tensor:
+        """The result, from the people's log probabilities [B, K] and the probability of nobody [B, 1]."""
+        posterior = torch.sqrt((1 - nobody) * people.exp())
+        appearance = torch.sqrt(nobody) * self.appearance(embeddings)
+        return F.normalize(torch.cat([posterior, appearance], 1)).float()
+
+
+class TwoCovariance(_Buffers):
+    """Log probabilities of the people in training [B, K], if it is one of them; and of nobody [B, 1]."""
+
+    prior: Tensor  # [K + 1], log; the last is that nobody is shown
+    shares: Tensor  # [Q], log, of the photos of each quality
+    offsets: Tensor  # [Q, D]
+    means: Tensor  # [K, D]
+    widths: Tensor  # [K]: a mean of n photos is uncertain itself, the covariance is 1 + 1/n times that within
+    within: Tensor  # [Q, D, D]: a root of the inverse covariance of photos around their person's mean
+    middle: Tensor  # [D]: mean of the means
+    total: Tensor  # [Q, D, D]: the same root for photos of anybody
+    constants: Tensor  # [Q, K + 1], of the log densities
+
+    def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        rows = embeddings.to(self.means.dtype)
+        densities = []
+        for q in range(len(self.shares)):
+            own, centres = (rows - self.offsets[q]) @ self.within[q], self.means @ self.within[q]
+            squared = (own**2).sum(1, keepdim=True) - 2 * own @ centres.T + (centres**2).sum(1)
+            away = (((rows - self.offsets[q] - self.middle) @ self.total[q]) ** 2).sum(1, keepdim=True)
+            distances = torch.cat([squared / self.widths, away], 1)
+            densities.append(-(distances + self.constants[q]) / 2 / CAUTION + self.shares[q])
+        logs = F.log_softmax(torch.logsumexp(torch.stack(densities), 0) + self.prior, 1)
+        return F.log_softmax(logs[:, :-1], 1), logs[:, -1:].exp()
+
+
+class PosteriorFusion(nn.Module):
+    """A PLDA of one network's embeddings, in which a second network has a say in who of the people it is.
+
+    The probability of person k is multiplied by exp(weight cos_k), cos_k being the cosine of the second
+    network's embedding with the person's mean `centres` [K, E] (a product of experts, Hinton 2002); that of
+    nobody is left alone. Embeddings [B, D] and [B, E] to unit rows, float32.
+    """
+
+    def __init__(self, plda: PLDA, second: "Cosines") -> None:
+        super().__init__()
+        self.plda = plda
+        self.second = second
+
+    def forward(self, embeddings: Tensor, second_embeddings: Tensor) -> Tensor:
+        people, nobody = self.plda.model(self.plda.project(embeddings))
+        people = F.log_softmax(people + self.second(second_embeddings), 1)
+        return self.plda.joined(people, nobody, embeddings)
+
+
+class Cosines(_Buffers):
+    """Weighted cosines [B, K] of embeddings [B, E] with the people's unit means `centres` [K, E]."""
+
+    weight: Tensor
+    centres: Tensor
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.weight * (F.normalize(embeddings.to(self.centres.dtype)) @ self.centres.T)
+
+
+@torch.inference_mode()
+def apply(fitted: nn.Module, *embeddings: np.ndarray) -> np.ndarray:
+    """A map's unit rows, float32 [N, E], of the embeddings [N, D] of each network it takes."""
+    parts = [
+        fitted(*(torch.from_numpy(np.array(rows[start : start + _ROWS])) for rows in embeddings)).numpy()
+        for start in range(0, len(embeddings[0]), _ROWS)
+    ]
+    return np.concatenate(parts)
+
+
+# ---------------------------------------------------------------- fitting
+
+
+def fit_linear(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = None) -> LinearMap:
+    """A linear map fitted on the rows of the embeddings [N, D] that are in "train".
+
+    kind: "wccn" divides by the spread within people (within-class covariance normalisation, Hatch et al.
+    2006), "lda" keeps only what tells the people in training apart (linear discriminant analysis); both with
+    Ledoit-Wolf shrinkage. None takes the one with the higher AUC on "val", "wccn" where "val" has no pairs.
+    Raises ValueError where there are fewer than 2 people, or no person with 2 photos, in training.
+    """
+    if kind is None:
+        val = (faces["split"] == "val").to_numpy()
+        identity = faces["identity"].to_numpy()[val]
+        fitted = [fit_linear(embeddings, faces, kind) for kind in ("wccn", "lda")]
+        if not verification.has_pairs(identity):
+            return fitted[0]
+        return max(fitted, key=lambda one: verification.auc(apply(one, embeddings[val]), identity))
+    people, labels, known = _known(embeddings, faces)
+    if kind == "lda":
+        lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
+        directions = lda.scalings_[:, : min(len(people) - 1, known.shape[1])]
+        return LinearMap(shift=np.zeros(known.shape[1]), matrix=directions)
+    if kind != "wccn":
+        raise ValueError(f'kind is "wccn" or "lda", not {kind!r}')
+    within = ledoit_wolf(known - _means(known, labels)[labels], assume_centered=True)[0]
+    return LinearMap(shift=known.mean(0), matrix=_root(within))
+
+
+def fit_plda(
+    embeddings: np.ndarray,
+    faces: pd.DataFrame,
+    linear_map: bool = False,
+    unknown: float | None = None,
+) -> PLDA:
+    """A PLDA fitted on the rows of the embeddings [N, D] that are in "train".
+
+    linear_map: whether they go through `fit_linear`'s map first. unknown: the share of photos expected to
+    show people who are not in "train"; 0 is a closed set of people. None is 0 where no split holds anybody
+    else, else `UNKNOWN`. Raises ValueError as `fit_linear` does.
+    """
+    project = fit_linear(embeddings, faces) if linear_map else None
+    projected = embeddings if project is None else apply(project, embeddings)
+    people, labels, known = _known(projected, faces)
+    if unknown is None:
+        unknown = 0.0 if faces["identity"].isin(people).all() else UNKNOWN
+    means = _means(known, labels)
+    among = ledoit_wolf(means - means.mean(0), assume_centered=True)[0] * len(means) / (len(means) - 1)
+    widths = 1 + 1 / np.bincount(labels)
+    size = known.shape[1]
+    quality = faces["quality"][faces["split"] == "train"]
+    spreads = _spreads(known - means[labels], quality)
+    constants = []
+    for _, _, within in spreads:
+        of_people = np.linalg.slogdet(within)[1] + size * np.log(2 * np.pi * widths)
+        of_nobody = np.linalg.slogdet(within + among)[1] + size * np.log(2 * np.pi)
+        constants.append(np.append(of_people, of_nobody))
+    with np.errstate(divide="ignore"):
+        prior = np.log(np.append(np.full(len(people), (1 - unknown) / len(people)), unknown))
+    model = TwoCovariance(
+        prior=prior,
+        shares=np.log([share for share, _, _ in spreads]),
+        offsets=np.array([offset for _, offset, _ in spreads]),
+        means=means,
+        widths=widths,
+        within=np.array([_root(within) for _, _, within in spreads]),
+        middle=means.mean(0),
+        total=np.array([_root(within + among) for _, _, within in spreads]),
+        constants=np.array(constants),
+    )
+    return PLDA(model, project or nn.Identity(), fit_linear(embeddings, faces, "wccn"))
+
+
+def fit_fusion(
+    embeddings: np.ndarray,
+    second_embeddings: np.ndarray,
+    faces: pd.DataFrame,
+    unknown: float | None = None,
+) -> PosteriorFusion:
+    """A PLDA of the first network's embeddings [N, D] in which those of a second [N, E] have a say.
+
+    Of `WEIGHTS`, the second network's is the least that comes near the best AUC on "val"; the middle one,
+    where "val" has no pairs. Raises ValueError as `fit_linear` does.
+    """
+    plda = fit_plda(embeddings, faces, unknown=unknown)
+    _, labels, known = _known(second_embeddings, faces)
+    means = _means(known, labels)
+    centres = means / np.linalg.norm(means, axis=1, keepdims=True)
+    fitted = [PosteriorFusion(plda, Cosines(weight=np.array(w), centres=centres)) for w in WEIGHTS]
+    val = (faces["split"] == "val").to_numpy()
+    identity = faces["identity"].to_numpy()[val]
+    if not verification.has_pairs(identity):
+        return fitted[len(WEIGHTS) // 2]
+    mapped = [apply(one, embeddings[val], second_embeddings[val]) for one in fitted]
+    aucs = np.array([verification.auc(rows, identity) for rows in mapped])
+    return fitted[int(np.argmax(aucs >= aucs.max() - NEAR))]
+
+
+def rebuild(kind: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A map from its class's name and its tensors. Raises ValueError for a kind that is not known here."""
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+        }
+
+    if kind == "LinearMap":
+        return LinearMap(**tensors)
+    if kind == "PLDA":
+        projecting = below("project.")
+        return PLDA(
+            TwoCovariance(**below("model.")),
+            LinearMap(**projecting) if projecting else nn.Identity(),
+            LinearMap(**below("appearance.")),
+        )
+    if kind == "PosteriorFusion":
+        plda = rebuild("PLDA", below("plda."))
+        assert isinstance(plda, PLDA)
+        return PosteriorFusion(plda, Cosines(**below("second.")))
+    raise ValueError(f"there is no map of the kind {kind!r}")
+
+
+def _spreads(residuals: np.ndarray, quality: pd.Series) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Share, offset [D] and covariance [D, D] of the photos of each quality around their people's means.
+
+    All photos are one quality where those of any are too few to tell.
+    """
+    kinds = list(quality.groupby(quality.to_numpy()).indices.values())
+    if min(map(len, kinds)) < FEW:
+        kinds = [np.arange(len(quality))]
+    spreads = []
+    for rows in kinds:
+        offset = residuals[rows].mean(0)
+        covariance = ledoit_wolf(residuals[rows] - offset, assume_centered=True)[0]
+        spreads.append((len(rows) / len(quality), offset, covariance))
+    return spreads
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """The matrix that brings rows of this covariance to a spread of one: a root of its inverse."""
+    return np.linalg.cholesky(np.linalg.inv(covariance))
+
+
+def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """People in training, their photos' labels 0, 1, ... and embeddings, in double precision."""
+    rows = (faces["split"] == "train").to_numpy()
+    people, labels = np.unique(faces["identity"].to_numpy()[rows], return_inverse=True)
+    if len(people) < 2 or len(labels) == len(people):
+        raise ValueError(
+            'a map needs 2 people, and 2 photos of one of them, in "train", and there are '
+            f"{len(people)} people with {len(labels)} photos"
+        )
+    return people, labels, embeddings[rows].astype(np.float64)
+
+
+def _means(known: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Means of the people [K, D]."""
+    return np.array([known[labels == label].mean(0) for label in range(labels.max() + 1)])

@@ -1,0 +1,250 @@
+import dataclasses
+import json
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pytorch_metric_learning import losses as metric_losses
+
+from src.networks import embedding, finetuning, losses, network, weights
+from tests.networks.small import ORIGIN, four_people, small_network
+
+QUICK = finetuning.Settings(epochs=3, batch_size=8, per_identity=2, seed=3, warmup=0.0)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return four_people()
+
+
+@pytest.fixture
+def train(photos, tmp_path):
+    """Trains on the photos, or on what is given instead; returns the checkpoint's folder."""
+
+    def trained(start=None, settings=QUICK, teacher=None, crops=photos[0], faces=photos[1], **options):
+        options.setdefault("workspace", tmp_path / "training")
+        start = small_network() if start is None else start
+        return finetuning.train(start, crops, faces, settings, teacher, **options)
+
+    return trained
+
+
+def record_of(folder):
+    return json.loads((folder / network.RECORD_FILE).read_text(encoding="utf-8"))
+
+
+def history_of(folder):
+    return pd.DataFrame(record_of(folder)["history"])
+
+
+def test_training_learns_who_is_who(train):
+    settings = dataclasses.replace(QUICK, epochs=25, learning_rate=1e-2, averaging=0.9)
+    history = history_of(train(settings=settings))
+    assert history["loss"].iloc[:3].mean() > history["loss"].iloc[-3:].mean()
+    assert history["accuracy"].iloc[-1] > 0.8
+    assert history["val_auc"].max() > 0.9
+
+
+def test_resnet50_goes_through_training_and_back(photos, train):
+    start = network.resnet50("none", embedding_size=8, input_size=32)
+    before = embedding.embed(photos[0], start)
+    settings = dataclasses.replace(QUICK, epochs=1)
+    folder = train(start, settings)
+    record = record_of(folder)
+    assert record["settings"] == dataclasses.asdict(settings)
+    assert record["trained_on"]["people"] == ["ann", "bob", "cid", "dee"]
+    assert record["trained_on"]["photos"] == 24
+    assert np.array_equal(embedding.embed(photos[0], start), before), "the given network is left as it was"
+    assert not np.allclose(embedding.embed(photos[0], network.load(folder)), before)
+
+
+def triplet(people, embedding_size, margin, scale):
+    return metric_losses.TripletMarginLoss(margin=margin)
+
+
+def arcface(people, embedding_size, margin, scale):
+    return metric_losses.ArcFaceLoss(people, embedding_size, margin=np.degrees(margin), scale=scale)
+
+
+def sub_centres(people, embedding_size, margin, scale):
+    return metric_losses.SubCenterArcFaceLoss(
+        num_classes=people, embedding_size=embedding_size, margin=np.degrees(margin), scale=scale
+    )
+
+
+def proxies(people, embedding_size, margin, scale):
+    return metric_losses.ProxyAnchorLoss(people, embedding_size, margin=margin, alpha=scale)
+
+
+@pytest.mark.parametrize("loss", [losses.cosface, arcface, sub_centres, proxies, triplet])
+def test_any_loss_of_metric_learning_trains(train, loss):
+    """With class weights and without, with several to a class, and with the margin that each understands."""
+    settings = dataclasses.replace(QUICK, epochs=12, learning_rate=1e-2, averaging=0.9)
+    history = history_of(train(settings=settings, loss=loss))
+    assert history["val_auc"].max() > 0.8
+    assert history["margin"].iloc[0] < history["margin"].iloc[-1]
+
+
+def test_an_interrupted_training_comes_to_the_same_result(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "PAUSE", 0.0)
+    teacher = np.random.default_rng(1).normal(size=(32, 5)).astype(np.float32)
+    at_once = train(teacher=teacher, workspace=tmp_path / "at once")
+    keep = finetuning.Learner.keep
+
+    def interrupted(self, file, history):
+        keep(self, file, history)
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning.Learner, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(teacher=teacher, workspace=tmp_path / "in parts")
+    monkeypatch.setattr(finetuning.Learner, "keep", keep)
+    in_parts = train(teacher=teacher, workspace=tmp_path / "in parts")
+    first, second = ((folder / network.WEIGHTS_FILE).read_bytes() for folder in (at_once, in_parts))
+    assert first == second
+    assert history_of(in_parts).drop(columns="seconds").equals(history_of(at_once).drop(columns="seconds"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_keeps_the_best(train, tmp_path, monkeypatch):
+    broken = small_network()
+    with torch.no_grad():
+        broken.head.bias.fill_(torch.nan)
+    with pytest.raises(
+        FloatingPointError, match=r"loss became nan in epoch 1: nothing is kept; try a learning_rate"
+    ):
+        train(broken, workspace=tmp_path / "broken")
+
+    augment = finetuning.augment
+    calls: Counter[str] = Counter()
+
+    def spoilt(*args):
+        calls["batches"] += 1
+        return augment(*args) * (torch.nan if calls["batches"] == 6 else 1)  # the last batch of epoch 2
+
+    monkeypatch.setattr(finetuning, "augment", spoilt)
+    with pytest.raises(FloatingPointError, match="in epoch 2: the best of the 1 epochs before is in"):
+        train(workspace=tmp_path / "spoilt")
+    assert len(history_of(tmp_path / "spoilt" / "artefact")) == 1
+
+
+def test_without_validation_the_last_epoch_is_kept(photos, train):
+    assert record_of(train(faces=photos[1].assign(split="train")))["epoch"] == QUICK.epochs
+
+
+def test_training_stops_when_validation_no_longer_improves(train, monkeypatch):
+    falling = iter(np.linspace(0.9, 0.1, 20))
+    monkeypatch.setattr(finetuning, "_val_auc", lambda *_: float(next(falling)))
+    record = record_of(train(settings=dataclasses.replace(QUICK, epochs=20, patience=2)))
+    assert record["epoch"] == 1
+    assert len(record["history"]) == 3
+
+
+def test_a_single_person_and_no_epochs_are_refused(photos, train):
+    with pytest.raises(ValueError, match="at least 2 people"):
+        train(faces=photos[1].assign(identity="ann"))
+    with pytest.raises(ValueError, match="epochs is 0"):
+        train(settings=dataclasses.replace(QUICK, epochs=0))
+
+
+def test_a_person_with_many_photos_does_not_make_a_pass_long(train, monkeypatch):
+    augment = finetuning.augment
+    batches: list[int] = []
+
+    def counted(*args):
+        batches.append(len(args[0]))
+        return augment(*args)
+
+    monkeypatch.setattr(finetuning, "augment", counted)
+    train(settings=dataclasses.replace(QUICK, epochs=1, batch_size=4, most_photos=2))
+    assert batches == [4, 4]  # 4 people, 2 of their 6 photos each
+
+
+def test_training_starts_from_what_is_known_of_the_people(train, tmp_path):
+    """A network that tells them apart already must not be led astray by classes at random places."""
+    settings = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-9, margin=0.0, clean=1.0, jitter=0.0)
+    accuracy = {}
+    for knows in (False, True):
+        start = small_network(origin=dataclasses.replace(ORIGIN, knows_faces=knows))
+        history = history_of(train(start, settings, workspace=tmp_path / str(knows)))
+        accuracy[knows] = history["accuracy"].iloc[0]
+    assert accuracy[True] > accuracy[False] + 0.3
+
+
+@pytest.mark.parametrize("width", [3, 40])
+def test_a_teacher_of_any_width_gives_the_classes_their_places(photos, train, width, monkeypatch):
+    teacher = np.random.default_rng(1).normal(size=(32, width)).astype(np.float32)
+    placed = []
+    imprint = losses.imprint
+
+    def noted(loss, places, labels):
+        placed.append(places)
+        imprint(loss, places, labels)
+
+    monkeypatch.setattr(losses, "imprint", noted)
+    train(settings=dataclasses.replace(QUICK, epochs=1), teacher=teacher)
+    rows = (photos[1]["split"] == "train").to_numpy()
+    unit_rows = teacher[rows] / np.linalg.norm(teacher[rows], axis=1, keepdims=True)
+    (places,) = placed
+    assert places.shape == (24, 8)
+    if width <= 8:  # nothing of the teacher's angles is lost
+        assert np.allclose(places @ places.T, unit_rows @ unit_rows.T, atol=1e-5)
+
+
+def test_frozen_layers_stay_as_they_are(train):
+    start = small_network()
+    settings = dataclasses.replace(QUICK, frozen=0.5)  # of convolution and batch norm, weights and biases
+    tuned = weights.read(train(start, settings) / network.WEIGHTS_FILE)
+    before = start.state_dict()
+    assert torch.equal(tuned["backbone.0.weight"], before["backbone.0.weight"])
+    assert torch.equal(tuned["backbone.0.bias"], before["backbone.0.bias"])
+    assert not torch.equal(tuned["backbone.1.weight"], before["backbone.1.weight"])
+
+
+def test_rows_that_do_not_match_and_a_teacher_with_gaps_are_refused(photos, train):
+    with pytest.raises(ValueError, match="32 faces, 31 crops"):
+        train(crops=photos[0][1:])
+    gaps = np.ones((32, 5), np.float32)
+    with pytest.raises(ValueError, match="31 embeddings of the teacher"):
+        train(teacher=gaps[1:])
+    gaps[0] = np.nan
+    with pytest.raises(ValueError, match="teacher fails on photos in train"):
+        train(teacher=gaps)
+
+
+def test_the_margin_waits_and_the_rate_rises_and_falls():
+    progress = np.linspace(0, 1, 101)
+    settings = finetuning.Settings(warmup=0.1, margin=0.3, margin_from=0.3, margin_until=0.6)
+    margins = np.array([finetuning.margin_share(p, settings) for p in progress])
+    rates = np.array([finetuning.rate(p, settings) for p in progress])
+    assert (margins[progress <= 0.3] == 0).all()
+    assert np.allclose(margins[progress >= 0.6], 1)
+    assert (np.diff(margins) >= 0).all()
+    assert rates.argmax() == 10
+    assert rates[-1] < 1e-6 < rates[0]
+
+
+@pytest.mark.parametrize("counts", [(2, 40, 9), (1, 1)])
+def test_batches_show_every_person_equally_and_every_photo(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    batches = finetuning.balanced(labels, 12, 4, np.random.default_rng(0))
+    drawn = np.concatenate([next(batches) for _ in range(30)])
+    shown = np.bincount(labels[drawn])
+    assert shown.max() - shown.min() <= 4
+    times = np.bincount(drawn, minlength=len(labels))
+    for label in range(len(counts)):
+        assert np.ptp(times[labels == label]) <= 1
+
+
+def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
+    crops = torch.from_numpy(photos[0])
+    settings = finetuning.Settings(jitter=0.0, clean=1.0)
+    images = finetuning.augment(crops, settings, torch.Generator().manual_seed(0))
+    plain = embedding.to_images(crops)
+    same = (images - plain).abs().amax((1, 2, 3)) < 1e-2
+    mirrored = (images - plain.flip(-1)).abs().amax((1, 2, 3)) < 1e-2
+    assert (same | mirrored).all()
+    assert same.any()
+    assert mirrored.any()

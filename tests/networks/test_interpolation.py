@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from src.evaluation import verification
+from src.networks import finetuning, interpolation, network
+from tests.networks.small import four_people
+
+QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2, seed=3, warmup=0.0)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return four_people()
+
+
+@pytest.fixture
+def before():
+    return network.resnet50("none", embedding_size=8, input_size=32)
+
+
+@pytest.fixture
+def tuned(photos, before, tmp_path):
+    return network.load(
+        finetuning.train(before, photos[0], photos[1], QUICK, workspace=tmp_path / "training")
+    )
+
+
+def test_it_keeps_clean_accuracy_and_starts_from_the_old_weights(
+    photos, before, tuned, tmp_path, monkeypatch
+):
+    crops, faces = photos
+    faces = faces.assign(quality=np.repeat(["high", "low"], 16))
+    name = "head.0.weight"
+    aucs = iter(np.repeat(np.linspace(0.7, 0.8, 4), 2))  # of val and of its clean photos, at each share
+
+    def risen_and_fallen(embeddings, identity):
+        auc = next(aucs)
+        return float(auc if len(embeddings) == 8 else (0.9 if auc < 0.745 else 0.8))
+
+    monkeypatch.setattr(verification, "auc_or_nan", risen_and_fallen)
+    blend = network.load(interpolation.interpolate(before, tuned, crops, faces, workspace=tmp_path))
+    chosen = blend.record["interpolation"]
+    assert chosen["share"] == 0.2, "the highest on val that loses nothing on clean photos"
+    assert [row["share"] for row in chosen["tried"]] == [0, 0.2, 0.4, 0.6]
+    expected = torch.lerp(before.state_dict()[name], tuned.state_dict()[name], 0.2)
+    torch.testing.assert_close(blend.state_dict()[name], expected)
+    assert blend.record["history"] == tuned.record["history"]
+
+
+def test_it_needs_people_to_choose_on(photos, before, tuned, tmp_path):
+    crops, faces = photos
+    faces = faces.assign(split="train", quality="unknown")
+    with pytest.raises(ValueError, match='chosen on "val"'):
+        interpolation.interpolate(before, tuned, crops, faces, workspace=tmp_path)
+
+
+def test_networks_that_differ_are_refused(photos, before, tuned, tmp_path):
+    other = network.resnet50("none", embedding_size=16, input_size=32)
+    faces = photos[1].assign(quality="unknown")
+    with pytest.raises(ValueError, match="another than the one to start from"):
+        interpolation.interpolate(other, tuned, photos[0], faces, workspace=tmp_path)
