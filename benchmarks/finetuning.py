@@ -22,39 +22,33 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from src import (
-    cleaning,
-    dataset,
-    embedding,
-    faces,
-    finetuning,
-    insightface_pack,
-    mapping,
-    model,
-    splitting,
-    verification,
-)
+from src import models
 from src.artifacts import cached
+from src.evaluation import verification
+from src.models import Model
+from src.networks import finetuning, network, weights
+from src.networks.embedding import embed
+from src.packs import faces as face_finding
+from src.packs import pack as packs
+from src.photos import cleaning, finding, splitting
 
 BASE = "stand-in pack"
 SETS = {  # share of people kept unseen, and the pairs that are the headline
     "study6": (0.0, "low-low"),
     "frmdb": (0.3, "high-low"),
 }
-STUDENT = finetuning.Settings()
-ADAPTED = finetuning.ADAPTED
+RESNET50 = finetuning.Settings()
 ABLATION = {
-    "classes start at random": replace(STUDENT, imprinted=False),
-    "no distillation": replace(STUDENT, distillation=0.0),
-    "no degradation": replace(STUDENT, clean=1.0),
-    "margin from the start": replace(STUDENT, margin_from=0.0, margin_until=0.0),
-    "no margin": replace(STUDENT, margin=0.0),
-    "no weight averaging": replace(STUDENT, averaging=0.0),
-    "no misalignment": replace(STUDENT, jitter=0.0),
+    "classes start at random": replace(RESNET50, imprinting=False),
+    "no distillation": replace(RESNET50, distillation=0.0),
+    "no degradation": replace(RESNET50, clean=1.0),
+    "margin from the start": replace(RESNET50, margin_from=0.0, margin_until=0.0),
+    "no margin": replace(RESNET50, margin=0.0),
+    "no weight averaging": replace(RESNET50, averaging=0.0),
+    "no misalignment": replace(RESNET50, jitter=0.0),
 }
 
 
@@ -62,99 +56,85 @@ class Bench:
     """One set of photos with its split: what all arms share."""
 
     def __init__(self, data: Path, out: Path, name: str, split: int, seed: int, epochs: int = 0) -> None:
-        self.pack = insightface_pack.load(data / "models" / "standin")
-        self.name, self.split, self.seed, self.out, self.epochs = name, split, seed, out, epochs
-        self.faces, self.crops = prepared(data, out, name, self.pack)
-        columns = splitting.split(self.faces, SETS[name][0], seed=split)
-        self.faces = self.faces.assign(split=columns["split"])
-        self.base = cached(out / name / "base.npy", embedding.embed, self.crops, self.pack)
-        generic, crops = prepared(data, out, "lfw3d", self.pack)
+        pack = packs.load(data / "models" / "standin")
+        self.name, self.split, self.seed, self.epochs = name, split, seed, epochs
+        faces, crops = prepared(data, out, name, pack)
+        faces = faces.assign(split=splitting.split(faces, SETS[name][0], seed=split)["split"])
+        self.comparison = models.Comparison(pack, crops, faces, out / name / f"{split}-{seed}")
+        generic, generic_crops = prepared(data, out, "lfw3d", pack)
         self.strangers = generic["identity"].to_numpy()
-        self.generic = {"lfw3d": crops, "lfw3d at 20 px": shrunk(crops, 20)}
+        self.generic = {"lfw3d": generic_crops, "lfw3d at 20 px": shrunk(generic_crops, 20)}
+
+    @cached_property
+    def base(self) -> Model:
+        return models.frozen(self.comparison)
 
     @cached_property
     def generic_base(self) -> dict[str, float]:
-        return {test: self.generic_auc(test, self.pack) for test in self.generic}
+        return {test: self.generic_auc(test, self.base) for test in self.generic}
 
-    def generic_auc(self, test: str, network: model.FaceNetwork | insightface_pack.Pack) -> float:
-        return verification.auc(embedding.embed(self.generic[test], network), self.strangers)
-
-    @cached_property
-    def teacher(self) -> np.ndarray:
-        return embedding.embed(self.crops, tuned(self))
-
-    def folder(self, arm: str) -> Path:
-        return self.out / self.name / f"{arm.replace(' ', '-')}-{self.split}-{self.seed}"
-
-    def trained(self, arm: str, network: model.FaceNetwork, settings: finetuning.Settings) -> Path:
-        if self.epochs and network.graph is None:
-            settings = replace(settings, epochs=self.epochs)
-        settings = replace(settings, seed=self.seed)
-        teacher = self.teacher if settings.distillation else None
-        return cached(self.folder(arm), finetuning.train, network, self.crops, self.faces, settings, teacher)
+    def generic_auc(self, test: str, model: Model) -> float:
+        return verification.auc(embed(self.generic[test], model), self.strangers)
 
 
-def prepared(
-    data: Path, out: Path, name: str, pack: insightface_pack.Pack
-) -> tuple[pd.DataFrame, np.ndarray]:
+def prepared(data: Path, out: Path, name: str, pack: packs.Pack) -> tuple[pd.DataFrame, np.ndarray]:
     folder = data / name / "images"
-    images = cached(out / name / "images.parquet", cleaning.clean, dataset.find(folder), folder)
-    return cached(
-        (out / name / "faces.parquet", out / name / "crops.npy"), faces.extract, images, folder, pack
-    )
+    images = cached(out / name / "images.parquet", cleaning.clean, finding.find(folder), folder)
+    extracted = (out / name / "found.parquet", out / name / "crops.npy")
+    found, crops = cached(extracted, face_finding.extract, images, folder, pack)
+    return face_finding.table(images, found), crops
 
 
-Arm = Callable[[Bench], np.ndarray | model.FaceNetwork]  # embeddings of the set, or what embeds any photo
+Arm = Callable[[Bench], Model]
 
 
-def linear_map(bench: Bench) -> np.ndarray:
-    return mapping.linear_map(bench.base, bench.faces)
+def linear_map(bench: Bench) -> Model:
+    return models.linear_map(bench.comparison, bench.base)
 
 
-def known_people(bench: Bench) -> np.ndarray:
-    return mapping.known_people(bench.base, bench.faces)
+def plda(bench: Bench) -> Model:
+    return models.plda(bench.comparison, bench.base)
 
 
-def resnet50(
-    bench: Bench, arm: str = "resnet50", settings: finetuning.Settings = STUDENT
-) -> model.FaceNetwork:
-    network = model.resnet50("none", input_size=48, seed=bench.seed)
-    return model.load(bench.trained(arm, network, settings))
+def tuned(bench: Bench) -> Model:
+    return models.tuned_pack(bench.comparison, bench.base, replace(finetuning.PACK, seed=bench.seed))
 
 
-def resnet50_beside(bench: Bench) -> np.ndarray:
-    looks = embedding.embed(bench.crops, resnet50(bench))
-    return mapping.known_people(bench.base, bench.faces, looks)
+def fine_tuned(bench: Bench) -> Model:
+    return models.fine_tuned_pack(bench.comparison, bench.base, tuned(bench))
 
 
-def tuned(bench: Bench) -> model.FaceNetwork:
-    network = model.from_pack(bench.pack.recogniser_file)
-    return model.load(bench.trained("adapted", network, ADAPTED))
+def fine_tuned_plda(bench: Bench) -> Model:
+    return models.plda(bench.comparison, fine_tuned(bench), linear_map=True)
 
 
-def interpolated(bench: Bench) -> model.FaceNetwork:
-    before = model.from_pack(bench.pack.recogniser_file)
-    target = bench.folder("interpolated")
-    return model.load(cached(target, finetuning.interpolate, before, tuned(bench), bench.crops, bench.faces))
+def resnet50(bench: Bench, settings: finetuning.Settings = RESNET50, folder: str = "") -> Model:
+    settings = replace(settings, seed=bench.seed, epochs=bench.epochs or settings.epochs)
+    teacher = tuned(bench) if settings.distillation else None
+    comparison = replace(bench.comparison, folder=bench.comparison.folder / folder)
+    before = models.resnet50(comparison, "none", bench.seed, input_size=48)
+    return models.fine_tuned_resnet50(comparison, before, settings, teacher)
 
 
-def adapted_known(bench: Bench) -> np.ndarray:
-    between = embedding.embed(bench.crops, interpolated(bench))
-    return mapping.known_people(mapping.linear_map(between, bench.faces), bench.faces, looks=between)
+def fused(bench: Bench) -> Model:
+    return models.fused(bench.comparison, bench.base, resnet50(bench))
 
 
-def low_rank(bench: Bench) -> model.FaceNetwork:
+def low_rank(bench: Bench) -> Model:
     """LoRA (Hu et al. 2022) on the recogniser's convolutions, merged afterwards; all else is held."""
-    network = model.from_pack(bench.pack.recogniser_file)
-    network.requires_grad_(False)
+    start = network.from_pack(bench.comparison.pack.recogniser_file)
+    start.requires_grad_(False)
     torch.manual_seed(bench.seed)
-    for part in [part for part in network.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]:
-        parametrize.register_parametrization(part, "weight", LowRank(part.weight))
-    folder = bench.trained("low rank", network, replace(ADAPTED, frozen=0.0, learning_rate=1e-3))
-    network.load_state_dict(load_file(folder / "model.safetensors"))
-    for tuned_part in [part for part in network.modules() if parametrize.is_parametrized(part)]:
-        parametrize.remove_parametrizations(tuned_part, "weight", leave_parametrized=True)
-    return network
+    for conv in [part for part in start.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]:
+        parametrize.register_parametrization(conv, "weight", LowRank(conv.weight))
+    settings = replace(finetuning.PACK, frozen=0.0, learning_rate=1e-3, seed=bench.seed)
+    comparison = bench.comparison
+    inputs = (finetuning.train, start, comparison.crops, comparison.faces, settings)
+    folder = cached(comparison.folder / "checkpoints" / "low-rank", *inputs)
+    start.load_state_dict(weights.read(folder / network.WEIGHTS_FILE))
+    for part in [part for part in start.modules() if parametrize.is_parametrized(part)]:
+        parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
+    return Model("low rank", {"low rank": start})
 
 
 class LowRank(nn.Module):
@@ -171,17 +151,17 @@ class LowRank(nn.Module):
 
 
 ARMS: dict[str, Arm] = {
-    "linear map": linear_map,
-    "known people": known_people,
-    "adapted, as tuned": tuned,
-    "adapted": interpolated,
-    "adapted, known people": adapted_known,
-    "adapted, low rank": low_rank,
-    "ResNet-50": resnet50,  # after its teacher, the recogniser as tuned, so that its time is its own
-    "ResNet-50 beside the pack": resnet50_beside,
+    "pack + linear map": linear_map,
+    "pack + PLDA": plda,
+    "pack as tuned": tuned,
+    "pack fine-tuned": fine_tuned,
+    "pack fine-tuned + PLDA": fine_tuned_plda,
+    "pack fine-tuned, low rank": low_rank,
+    "ResNet-50 fine-tuned": resnet50,  # after its teacher, so that its time is its own
+    "ResNet-50 + pack": fused,
 }
 ABLATED: dict[str, Arm] = {
-    arm: partial(resnet50, arm=arm, settings=settings) for arm, settings in ABLATION.items()
+    arm: partial(resnet50, settings=settings, folder=arm) for arm, settings in ABLATION.items()
 }
 
 
@@ -198,22 +178,23 @@ def shrunk(crops: np.ndarray, side: int) -> np.ndarray:
 def measured(bench: Bench, arm: str, function: Arm) -> pd.DataFrame:
     """The report's rows for an arm and the baseline, and how well generic photos are still told apart."""
     started = time.perf_counter()
-    found = function(bench)
-    embeddings = found if isinstance(found, np.ndarray) else embedding.embed(bench.crops, found)
+    model = function(bench)
+    embeddings = bench.comparison.embed(model)
     seconds = time.perf_counter() - started
+    faces = bench.comparison.faces
     tests = {
-        name: verification.trials(bench.faces, name)
+        name: verification.trials(faces, name)
         for name in ("test_seen", "test_unseen")
-        if (bench.faces["split"] == name).any()
+        if (faces["split"] == name).any()
     }
-    rows = verification.report(verification.evaluate({BASE: bench.base, arm: embeddings}, tests))
-    if not isinstance(found, np.ndarray):
-        for test, old in bench.generic_base.items():
-            auc = bench.generic_auc(test, found)
-            line = {"test": test, "quality": "all"}
-            more = [{"model": BASE, "auc": old, **line}]
-            more.append({"model": arm, "auc": auc, "auc_difference": auc - old, **line})
-            rows = pd.concat([rows, pd.DataFrame(more)], ignore_index=True)
+    base = bench.comparison.embed(bench.base)
+    rows = verification.report(verification.evaluate({BASE: base, arm: embeddings}, tests))
+    for test, old in bench.generic_base.items():
+        auc = bench.generic_auc(test, model)
+        line = {"test": test, "quality": "all"}
+        more = [{"model": BASE, "auc": old, **line}]
+        more.append({"model": arm, "auc": auc, "auc_difference": auc - old, **line})
+        rows = pd.concat([rows, pd.DataFrame(more)], ignore_index=True)
     return rows.assign(set=bench.name, split=bench.split, seed=bench.seed, seconds=seconds)
 
 

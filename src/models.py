@@ -1,0 +1,225 @@
+"""Each row of the comparison, defined once: what it starts from, how it is fitted, what it is called.
+
+A model is a function of crops alone: one network or several, and perhaps a map of what they give. It is
+fitted on the people in training once, kept in a folder, and can be loaded on another machine.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src import artifacts
+from src.artifacts import cached, uses
+from src.networks import finetuning, interpolation, maps, network, weights
+from src.networks.embedding import embed
+from src.networks.finetuning import Settings
+from src.networks.network import FaceNetwork
+
+if TYPE_CHECKING:
+    from src.packs.pack import Pack  # training must not need InsightFace
+
+MODEL_FILE, MAP_FILE = "model.json", "map.safetensors"
+
+
+class Model(nn.Module):
+    """From crops to embeddings: its networks side by side, and a map of what they give.
+
+    `forward` takes float [B, 3, 112, 112], RGB in [-1, 1], and returns unit rows [B, D]; `embedding.embed`
+    applies it to uint8 crops. Networks go by names of their own, as several models may share one.
+    """
+
+    def __init__(self, name: str, networks: dict[str, FaceNetwork], fitted: nn.Module | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.names = list(networks)
+        self.networks = nn.ModuleList(networks.values())
+        self.map = fitted
+
+    def forward(self, images: Tensor) -> Tensor:
+        embeddings = [F.normalize(part(images)) for part in self.networks]
+        return embeddings[0] if self.map is None else self.map(*embeddings)
+
+    @property
+    def network(self) -> FaceNetwork:
+        """Its first network; of most models the only one."""
+        first = self.networks[0]
+        assert isinstance(first, FaceNetwork)
+        return first
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Learning curves of its first network, one row per epoch: epoch, loss, accuracy, val_auc, ..."""
+        return self.network.history
+
+
+def save(model: Model, folder: Path) -> Path:
+    """Writes a model to a new folder, from which `load` rebuilds it without photos; returns the folder."""
+    for name, part in _networks(model).items():
+        network.save(part, folder / _slug(name))
+    if model.map is not None:
+        weights.write(folder / MAP_FILE, model.map.state_dict())
+    kind = None if model.map is None else type(model.map).__name__
+    with artifacts.whole(folder / MODEL_FILE) as partial:
+        record = {"name": model.name, "networks": model.names, "map": kind}
+        partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return folder
+
+
+def load(folder: Path) -> Model:
+    """The model of a folder, on the CPU, set to evaluate. Reads numbers, executes nothing.
+
+    Raises FileNotFoundError where the folder holds no model, ValueError where its files don't fit together.
+    """
+    file = folder / MODEL_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no model: {MODEL_FILE} is missing")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    networks = {name: network.load(folder / _slug(name)) for name in record["networks"]}
+    if record["map"] is None:
+        return Model(record["name"], networks).eval()
+    fitted = maps.rebuild(record["map"], weights.read(folder / MAP_FILE))
+    return Model(record["name"], networks, fitted).eval()
+
+
+def _networks(model: Model) -> dict[str, FaceNetwork]:
+    parts = [part for part in model.networks if isinstance(part, FaceNetwork)]
+    return dict(zip(model.names, parts, strict=True))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name).strip("-")
+
+
+def _saved(model: Model, *, workspace: Path) -> Path:
+    return save(model, workspace / "artefact")
+
+
+@uses(faces=("identity", "quality", "split"))
+def _with_map(
+    name: str,
+    networks: dict[str, FaceNetwork],
+    fit: Callable[..., nn.Module],
+    embeddings: list[np.ndarray],
+    faces: pd.DataFrame,
+    options: dict[str, Any],
+    *,
+    workspace: Path,
+) -> Path:
+    fitted = fit(*embeddings, faces, **options)
+    return save(Model(name, networks, fitted), workspace / "artefact")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all models of a comparison share: pack, crops, faces, and the folder in which they are kept."""
+
+    pack: "Pack"
+    crops: np.ndarray  # uint8 [N, 112, 112, 3] RGB
+    faces: pd.DataFrame  # row i is crop i
+    folder: Path
+    label: str = ""  # before the name of every row of the report
+
+    def embed(self, model: Model) -> np.ndarray:
+        """A model's embeddings of all crops, float32 [N, D], unit rows.
+
+        Each network looks at the crops once, however many models share it. The pack's own recogniser does so
+        in ONNX Runtime, which on processors is the faster.
+        """
+        given = [
+            cached(
+                self._place("embeddings", name, ".npy"),
+                embed,
+                self.crops,
+                self.pack if name == self.pack.name else part,
+            )
+            for name, part in _networks(model).items()
+        ]
+        if model.map is None:
+            return given[0]
+        return cached(self._place("embeddings", model.name, ".npy"), maps.apply, model.map, *given)
+
+    def rows(self, *models: Model) -> dict[str, np.ndarray]:
+        """The models' embeddings by the names of their rows in the report, in this order."""
+        return {self.label + model.name: self.embed(model) for model in models}
+
+    def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
+        """The network that `function` leaves as a checkpoint, kept under `name`."""
+        return network.load(cached(self._place("checkpoints", name), function, *inputs))
+
+    def keep(self, model: Model) -> Model:
+        """Saves a model; returns it as anybody will load it."""
+        return load(cached(self._place("models", model.name), _saved, model))
+
+    def with_map(self, name: str, fit: Callable[..., nn.Module], *bases: Model, **options: Any) -> Model:
+        """The model made of the bases' networks and a map fitted on their embeddings, kept."""
+        networks = {name: part for base in bases for name, part in _networks(base).items()}
+        embeddings = [self.embed(base) for base in bases]
+        inputs = (name, networks, fit, embeddings, self.faces, options)
+        return load(cached(self._place("models", name), _with_map, *inputs))
+
+    def _place(self, kind: str, name: str, suffix: str = "") -> Path:
+        return self.folder / kind / (_slug(name) + suffix)
+
+
+# ---------------------------------------------------------------- the rows
+
+
+def frozen(comparison: Comparison) -> Model:
+    """The pack's recogniser as it comes: what all else is measured against."""
+    name = comparison.pack.name
+    return comparison.keep(Model(name, {name: network.from_pack(comparison.pack.recogniser_file)}))
+
+
+def linear_map(comparison: Comparison, base: Model) -> Model:
+    """WCCN or LDA of the base's embeddings: takes seconds, and the base stays as it is."""
+    return comparison.with_map(f"{base.name} + linear map", maps.fit_linear, base)
+
+
+def plda(comparison: Comparison, base: Model, linear_map: bool = False) -> Model:
+    """Who of the people in training is it, or nobody: PLDA of the base's embeddings, or of a linear map's."""
+    return comparison.with_map(f"{base.name} + PLDA", maps.fit_plda, base, linear_map=linear_map)
+
+
+def tuned_pack(comparison: Comparison, start: Model, settings: Settings = finetuning.PACK) -> Model:
+    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50."""
+    name = f"{start.name} as tuned"
+    inputs = (start.network, comparison.crops, comparison.faces, settings)
+    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)})
+
+
+def fine_tuned_pack(comparison: Comparison, start: Model, tuned: Model) -> Model:
+    """Weights between those before and after tuning (WiSE-FT), as far from the old as "val" allows."""
+    name = f"{start.name} fine-tuned"
+    inputs = (start.network, tuned.network, comparison.crops, comparison.faces)
+    return comparison.keep(
+        Model(name, {name: comparison.checkpoint(name, interpolation.interpolate, *inputs)})
+    )
+
+
+def resnet50(comparison: Comparison, start_from: str, seed: int = 0, input_size: int | None = None) -> Model:
+    """The study's network at its start; start_from and input_size as of `network.resnet50`."""
+    name = "ResNet-50 before"
+    return Model(name, {name: network.resnet50(start_from, input_size=input_size, seed=seed)})
+
+
+def fine_tuned_resnet50(
+    comparison: Comparison, start: Model, settings: Settings, teacher: Model | None = None
+) -> Model:
+    """The study's model: learns from the labels, and from what the teacher gives for the same photos."""
+    name = "ResNet-50 fine-tuned"
+    targets = None if teacher is None else comparison.embed(teacher)
+    inputs = (start.network, comparison.crops, comparison.faces, settings, targets)
+    return comparison.keep(Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)}))
+
+
+def fused(comparison: Comparison, base: Model, second: Model) -> Model:
+    """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
+    return comparison.with_map(f"ResNet-50 + {base.name}", maps.fit_fusion, base, second)

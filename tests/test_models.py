@@ -1,0 +1,143 @@
+"""Models are what one can keep: fitted once, saved, loaded without photos or pack, the same on any photo."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src import models
+from src.demo import drawing, mode, people
+from src.networks import finetuning
+from src.networks.embedding import embed
+from src.packs import pack
+from src.packs.alignment import align
+
+QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2)
+QUICK_PACK = replace(finetuning.PACK, epochs=1, batch_size=8, per_identity=2)
+ROOT = Path(__file__).parents[1]
+
+
+def photos(seeds, shots, start=0):
+    """Aligned crops of generated people, `shots` of each."""
+    views = [
+        people.view(np.random.default_rng([start, seed, shot])) for seed in seeds for shot in range(shots)
+    ]
+    owners = [people.person(seed) for seed in seeds for _ in range(shots)]
+    return np.stack([align(*drawing.draw(who, view, 160)) for who, view in zip(owners, views, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """Six people in training, of whom some photos validate, and two strangers."""
+    crops = photos(range(8), 5)
+    faces = pd.DataFrame(
+        {
+            "identity": np.repeat([f"person {i}" for i in range(8)], 5),
+            "quality": np.tile(["high", "low", "high", "low", "high"], 8),
+            "split": np.tile(["train", "train", "train", "val", "val"], 8),
+            "group": np.arange(40),
+        }
+    )
+    faces.loc[faces["identity"] >= "person 6", "split"] = "test_unseen"
+    return models.Comparison(pack.load(mode.PACK), crops, faces, tmp_path_factory.mktemp("out"), "demo · ")
+
+
+@pytest.fixture(scope="module")
+def rows(comparison):
+    """Every model of the comparison, by the way it is made."""
+    baseline = models.frozen(comparison)
+    tuned = models.tuned_pack(comparison, baseline, QUICK_PACK)
+    fine_tuned = models.fine_tuned_pack(comparison, baseline, tuned)
+    before = models.resnet50(comparison, "none", input_size=32)
+    resnet50 = models.fine_tuned_resnet50(comparison, before, QUICK, teacher=tuned)
+    made = (
+        baseline,
+        models.linear_map(comparison, baseline),
+        models.plda(comparison, baseline),
+        fine_tuned,
+        models.plda(comparison, fine_tuned, linear_map=True),
+        before,
+        resnet50,
+        models.fused(comparison, baseline, resnet50),
+    )
+    return {model.name: model for model in made}
+
+
+def test_rows_are_called_what_the_report_calls_them(comparison, rows):
+    assert list(rows) == [
+        "demo_pack",
+        "demo_pack + linear map",
+        "demo_pack + PLDA",
+        "demo_pack fine-tuned",
+        "demo_pack fine-tuned + PLDA",
+        "ResNet-50 before",
+        "ResNet-50 fine-tuned",
+        "ResNet-50 + demo_pack",
+    ]
+    report = comparison.rows(*rows.values())
+    assert list(report) == [f"demo · {name}" for name in rows]
+    for embeddings in report.values():
+        assert embeddings.dtype == np.float32
+        assert len(embeddings) == len(comparison.crops)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+
+
+def test_a_model_gives_what_the_report_was_made_from(comparison, rows):
+    for name, model in rows.items():
+        again = embed(comparison.crops, model)
+        assert (again * comparison.embed(model)).sum(1).min() > 0.99999, name
+
+
+LOADER = """
+import sys
+sys.modules.update(dict.fromkeys(["insightface", "onnxruntime"]))
+import numpy as np
+from pathlib import Path
+from src import models
+from src.networks.embedding import embed
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    if folder.is_dir() and folder.name != ".locks":
+        model = models.load(folder)
+        np.save(Path(sys.argv[2]) / f"{model.name}.npy", embed(np.load(sys.argv[3]), model))
+"""
+
+
+def test_models_loaded_elsewhere_give_the_same_on_photos_they_never_saw(comparison, rows, tmp_path):
+    """In another process, moved away, without InsightFace, pack or training photos."""
+    (comparison.folder / "models").rename(tmp_path / "models")
+    new = photos(range(100, 106), 2, start=9)
+    np.save(tmp_path / "new.npy", new)
+    arguments = [str(tmp_path / name) for name in ("models", ".", "new.npy")]
+    subprocess.run([sys.executable, "-c", LOADER, *arguments], check=True, cwd=ROOT)
+    (tmp_path / "models").rename(comparison.folder / "models")
+    for name, model in rows.items():
+        if name != "ResNet-50 before":
+            given = np.load(tmp_path / f"{name}.npy")
+            assert (given * embed(new, model)).sum(1).min() > 0.99999, name
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model\.json is missing"):
+        models.load(tmp_path)
+    record = {"name": "x", "networks": [], "map": "os.system"}
+    (tmp_path / "model.json").write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "map.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(ValueError, match=r"no map of the kind 'os\.system'"):
+        models.load(tmp_path)
+
+
+def test_networks_look_once_and_notes_retrain_nothing(comparison, rows, capsys):
+    """A new sentence in a table is no reason to fit, train or embed again; another split is."""
+    noted = replace(comparison, faces=comparison.faces.assign(split_note="an afterthought"))
+    baseline = models.frozen(noted)
+    models.tuned_pack(noted, baseline, QUICK_PACK)
+    noted.embed(models.plda(noted, baseline))
+    assert "computed" not in capsys.readouterr().out
+    other = replace(comparison, faces=comparison.faces.assign(split="train"))
+    models.plda(other, baseline)
+    assert "computed" in capsys.readouterr().out
