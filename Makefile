@@ -9,7 +9,9 @@ READY  := $(VENV)/ready
 
 # Any notebook parameter may be given in capitals: EPOCHS=5 becomes epochs=5.
 NAMES      := $(filter-out PYTHON VENV,$(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(v))))
-PARAMETERS  = $(foreach v,$(filter-out MAKE%,$(NAMES)),'$(shell echo $(v) | tr A-Z a-z)=$($(v))')
+# The value as it was typed ($ is no variable of make), in single quotes for the shell (' within it escaped).
+QUOTED      = '$(subst ','\'',$(value $(1)))'
+PARAMETERS  = $(foreach v,$(filter-out MAKE%,$(NAMES)),$(shell echo $(v) | tr A-Z a-z)=$(call QUOTED,$(v)))
 
 .PHONY: run test check lab clean
 

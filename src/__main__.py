@@ -15,6 +15,8 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
+from src.artifacts import room_for
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
 
@@ -46,13 +48,27 @@ def _number(name: str, text: str, default: float) -> float:
         ) from None
 
 
+def from_here(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with paths made absolute, as the notebook runs in the project's folder, not in this one.
+
+    A name, such as that of a pack, becomes a path only where there is something of that name here.
+    """
+    paths = {"processed": Path(parameters["processed"]).expanduser()}
+    for name in ("dataset", "pack", "weights"):
+        path = Path(parameters[name]).expanduser()
+        if path.exists() and parameters[name] not in ("", "imagenet", "none"):
+            paths[name] = path
+    return {**parameters, **{name: str(path.absolute()) for name, path in paths.items()}}
+
+
 def run(parameters: dict[str, Any]) -> Path:
     """Executes the notebook with `parameters`; returns the executed copy, with an HTML page beside it.
 
     Both are written even if a stage fails; then RuntimeError carries the one sentence that stage ended with.
     """
     folder = Path(parameters["processed"])
-    folder.mkdir(parents=True, exist_ok=True)
+    with room_for("The executed notebook", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     executed = folder / NOTEBOOK.name
     failure = None
     try:
@@ -74,10 +90,18 @@ def run(parameters: dict[str, Any]) -> Path:
 
 def main() -> int:
     try:
-        executed = run(parse(sys.argv[1:]))
+        executed = run(from_here(parse(sys.argv[1:])))
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"\n{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr
+        )
+        return 130
     report = pd.read_csv(executed.parent / "report.csv")
     columns = ["model", "test", "quality", "genuine", "impostor", "auc", "auc_low", "auc_high", "eer"]
     print(report[columns].to_string(index=False, float_format="{:.3f}".format))

@@ -74,7 +74,7 @@ def cached(
     kept = _unchanged(path, paths, inputs)
     if kept is not None:
         return kept[0]
-    with room_for(names, paths[0].parent, resumable), _alone(paths[0]) as waited:
+    with room_for(names, paths[0].parent, resumable), alone(paths[0]) as waited:
         kept = _unchanged(path, paths, inputs) if waited else None
         if kept is not None:
             return kept[0]
@@ -135,10 +135,19 @@ def whole(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def room_for(what: str, folder: Path, resumable: bool = False) -> Iterator[None]:
-    """Turns an error of a full disk into OSError with one sentence: `what` was not written to `folder`."""
+    """Turns errors of a full disk, or of a folder that may not be written to, into one sentence each.
+
+    Raises OSError, or PermissionError: `what` could not be written to `folder`.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and _is_below(error.filename, folder):
+            raise PermissionError(
+                error.errno,
+                f"{what} can't be written: there is no permission to write to {folder}. Set `processed` to "
+                "another folder.",
+            ) from error
         told = str(error.strerror).startswith("The disk is full")  # by a `room_for` further in
         # NumPy says how many bytes were written, not that the disk is full.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT) or _free(folder) < 2**20
@@ -147,6 +156,14 @@ def room_for(what: str, folder: Path, resumable: bool = False) -> Iterator[None]
         kept = "; what was finished is kept" if resumable else ""
         sentence = f"The disk is full: {what} could not be written to {folder}."
         raise OSError(errno.ENOSPC, f"{sentence} Free some space and run again{kept}.") from error
+
+
+def _is_below(file: str | bytes | None, folder: Path) -> bool:
+    """Whether the file is in the folder, or is a folder that holds it."""
+    if not isinstance(file, str):
+        return False
+    one, other = Path(file).resolve(), folder.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 @contextmanager
@@ -193,8 +210,8 @@ def _unchanged(
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Holds the artefact: two notebooks on one folder would spoil each other's work in one workspace.
+def alone(path: Path) -> Iterator[bool]:
+    """Holds what is at `path`: two notebooks that make it at once would spoil each other's work.
 
     Gives whether another process had it, once that one is done. A process that dies lets go.
     """

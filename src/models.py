@@ -4,6 +4,8 @@ A model is a function of crops alone: one network or several, and perhaps a map 
 fitted on the people in training once, kept in a folder, and can be loaded on another machine.
 """
 
+import functools
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -18,9 +20,11 @@ from torch import Tensor, nn
 
 from src import artifacts
 from src.artifacts import cached, uses
+from src.limits import NotPossible
 from src.networks import finetuning, interpolation, maps, network, weights
 from src.networks.embedding import embed
 from src.networks.finetuning import Settings
+from src.networks.losses import MakeLoss, cosface
 from src.networks.network import FaceNetwork
 
 if TYPE_CHECKING:
@@ -118,6 +122,19 @@ def _with_map(
 
 
 @dataclass(frozen=True)
+class Missing:
+    """A row of the comparison that these photos are too few for, and why."""
+
+    name: str
+    reason: NotPossible
+
+    @property
+    def history(self) -> NotPossible:
+        """In the place of learning curves."""
+        return self.reason
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What all models of a comparison share: pack, crops, faces, and the folder in which they are kept."""
 
@@ -146,9 +163,12 @@ class Comparison:
             return given[0]
         return cached(self._place("embeddings", model.name, ".npy"), maps.apply, model.map, *given)
 
-    def rows(self, *models: Model) -> dict[str, np.ndarray]:
-        """The models' embeddings by the names of their rows in the report, in this order."""
-        return {self.label + model.name: self.embed(model) for model in models}
+    def rows(self, *models: Model | Missing) -> dict[str, np.ndarray | NotPossible]:
+        """The models' embeddings, or why there are none, by the names of their rows, in this order."""
+        return {
+            self.label + model.name: model.reason if isinstance(model, Missing) else self.embed(model)
+            for model in models
+        }
 
     def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
         """The network that `function` leaves as a checkpoint, kept under `name`."""
@@ -172,54 +192,95 @@ class Comparison:
 # ---------------------------------------------------------------- the rows
 
 
-def frozen(comparison: Comparison) -> Model:
+def row(pattern: str) -> Callable[[Callable[..., Model]], Callable[..., Any]]:
+    """Names the row that a function makes, by the function's arguments, as in "{base.name} + linear map".
+
+    The function gets the name in front. Where the photos are too few for the row, or for a model that it is
+    made from, it is `Missing`.
+    """
+
+    def decorate(make: Callable[..., Model]) -> Callable[..., Any]:
+        signature = inspect.signature(make)
+
+        @functools.wraps(make)
+        def made(*args: Any, **kwargs: Any) -> Model | Missing:
+            arguments = signature.bind("", *args, **kwargs).arguments
+            name = pattern.format(**arguments)
+            for given in arguments.values():
+                if isinstance(given, Missing):
+                    return Missing(name, given.reason)
+            try:
+                return make(name, *args, **kwargs)
+            except NotPossible as reason:
+                print(f"{name}: {reason}")
+                return Missing(name, reason)
+
+        return made
+
+    return decorate
+
+
+@row("{comparison.pack.name}")
+def frozen(name: str, comparison: Comparison) -> Model:
     """The pack's recogniser as it comes: what all else is measured against."""
-    name = comparison.pack.name
     return comparison.keep(Model(name, {name: network.from_pack(comparison.pack.recogniser_file)}))
 
 
-def linear_map(comparison: Comparison, base: Model) -> Model:
+@row("{base.name} + linear map")
+def linear_map(name: str, comparison: Comparison, base: Model) -> Model:
     """WCCN or LDA of the base's embeddings: takes seconds, and the base stays as it is."""
-    return comparison.with_map(f"{base.name} + linear map", maps.fit_linear, base)
+    return comparison.with_map(name, maps.fit_linear, base)
 
 
-def plda(comparison: Comparison, base: Model, linear_map: bool = False) -> Model:
+@row("{base.name} + PLDA")
+def plda(name: str, comparison: Comparison, base: Model, linear_map: bool = False) -> Model:
     """Who of the people in training is it, or nobody: PLDA of the base's embeddings, or of a linear map's."""
-    return comparison.with_map(f"{base.name} + PLDA", maps.fit_plda, base, linear_map=linear_map)
+    return comparison.with_map(name, maps.fit_plda, base, linear_map=linear_map)
 
 
-def tuned_pack(comparison: Comparison, start: Model, settings: Settings = finetuning.PACK) -> Model:
+@row("{start.name} as tuned")
+def tuned_pack(
+    name: str, comparison: Comparison, start: Model, settings: Settings = finetuning.PACK
+) -> Model:
     """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50."""
-    name = f"{start.name} as tuned"
     inputs = (start.network, comparison.crops, comparison.faces, settings)
     return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)})
 
 
-def fine_tuned_pack(comparison: Comparison, start: Model, tuned: Model) -> Model:
+@row("{start.name} fine-tuned")
+def fine_tuned_pack(name: str, comparison: Comparison, start: Model, tuned: Model) -> Model:
     """Weights between those before and after tuning (WiSE-FT), as far from the old as "val" allows."""
-    name = f"{start.name} fine-tuned"
     inputs = (start.network, tuned.network, comparison.crops, comparison.faces)
-    return comparison.keep(
-        Model(name, {name: comparison.checkpoint(name, interpolation.interpolate, *inputs)})
-    )
+    blend = comparison.checkpoint(name, interpolation.interpolate, *inputs)
+    if note := blend.record["interpolation"]["note"]:
+        print(f"{name}: {note}")
+    return comparison.keep(Model(name, {name: blend}))
 
 
-def resnet50(comparison: Comparison, start_from: str, seed: int = 0, input_size: int | None = None) -> Model:
+@row("ResNet-50 before")
+def resnet50(
+    name: str, comparison: Comparison, start_from: str, seed: int = 0, input_size: int | None = None
+) -> Model:
     """The study's network at its start; start_from and input_size as of `network.resnet50`."""
-    name = "ResNet-50 before"
     return Model(name, {name: network.resnet50(start_from, input_size=input_size, seed=seed)})
 
 
+@row("ResNet-50 fine-tuned")
 def fine_tuned_resnet50(
-    comparison: Comparison, start: Model, settings: Settings, teacher: Model | None = None
+    name: str,
+    comparison: Comparison,
+    start: Model,
+    settings: Settings,
+    teacher: Model | None = None,
+    loss: MakeLoss = cosface,
 ) -> Model:
     """The study's model: learns from the labels, and from what the teacher gives for the same photos."""
-    name = "ResNet-50 fine-tuned"
     targets = None if teacher is None else comparison.embed(teacher)
-    inputs = (start.network, comparison.crops, comparison.faces, settings, targets)
+    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss)
     return comparison.keep(Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)}))
 
 
-def fused(comparison: Comparison, base: Model, second: Model) -> Model:
+@row("ResNet-50 + {base.name}")
+def fused(name: str, comparison: Comparison, base: Model, second: Model) -> Model:
     """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
-    return comparison.with_map(f"ResNet-50 + {base.name}", maps.fit_fusion, base, second)
+    return comparison.with_map(name, maps.fit_fusion, base, second)

@@ -1,6 +1,8 @@
 """Figures: values in, drawn on an axis, the axis back. Nothing is computed here but positions."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import textwrap
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -75,12 +77,44 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def each(draw: Callable[..., Axes], table: pd.DataFrame, folder: Path, **options: Any) -> None:
-    """Draws the rows of each test set, column `test`, in a figure of its own, and saves it as a PNG."""
+def _or_notice(draw: Callable[..., Axes]) -> Callable[..., Axes]:
+    """Draws an axis that says why, where what was to be drawn is the error that stood in its way."""
+
+    @functools.wraps(draw)
+    def drawn(*values: Any, **options: Any) -> Axes:
+        reasons = [value for value in values if isinstance(value, Exception)]
+        return notice(str(reasons[0]), options.get("ax")) if reasons else draw(*values, **options)
+
+    return drawn
+
+
+def notice(text: str, ax: Axes | None = None) -> Axes:
+    """An axis without anything but a sentence."""
+    ax = _axes(ax, 6.4, 1.0)
+    ax.text(0, 0.5, textwrap.fill(text, 90), fontsize=SMALL, va="center")
+    ax.set_axis_off()
+    return ax
+
+
+def each(draw: Callable[..., Axes], table: pd.DataFrame | Exception, folder: Path, **options: Any) -> None:
+    """Draws the rows of each test set, column `test`, in a figure of its own, and saves it as a PNG.
+
+    Where an error stands in the place of the table, the figure says so.
+    """
+    if isinstance(table, Exception):
+        save(notice(str(table)), folder / f"{draw.__name__}.png")
+        return
     for test, rows in table.groupby("test", sort=False):
         ax = draw(rows, **options)
         ax.set_title(str(test).replace("_", " "), loc="left", fontsize=SMALL + 1)
         save(ax, folder / f"{draw.__name__}_{test}.png")
+
+
+def emptied(folder: Path) -> Path:
+    """The folder without the PNG files that an earlier run left there, which may show other parameters."""
+    for file in folder.glob("*.png"):
+        file.unlink()
+    return folder
 
 
 def save(ax: Axes, file: Path) -> Axes:
@@ -98,7 +132,8 @@ def save(ax: Axes, file: Path) -> Axes:
 
 
 def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Photos per person, stacked by quality; columns identity, quality."""
+    """Photos per person, stacked by quality; columns identity ("" for files of nobody), quality."""
+    images = images[images["identity"] != ""]
     table = pd.crosstab(images["identity"], images["quality"])
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     many = len(table) > MANY
@@ -164,6 +199,7 @@ def contact_sheet(
     return ax
 
 
+@_or_notice
 def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The crops of pairs as of `verification.hardest`: of one person above, of two people below.
 
@@ -224,6 +260,7 @@ def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
 # ---------------------------------------------------------------- training
 
 
+@_or_notice
 def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Training loss and validation AUC, the best epoch marked; columns epoch, loss, val_auc."""
     ax = _axes(ax)
@@ -248,6 +285,7 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 # ---------------------------------------------------------------- verification
 
 
+@_or_notice
 def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """ROC curves as of `verification.roc` with 95 % bands, FAR on a log axis."""
     ax = _axes(ax, 9.4)
@@ -269,6 +307,7 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@_or_notice
 def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes."""
     ax = _axes(ax, 8.4, 5.4)
@@ -291,6 +330,7 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@_or_notice
 def score_histograms(
     histogram: pd.DataFrame, threshold: float | None = None, model: str = "", ax: Axes | None = None
 ) -> Axes:
@@ -303,7 +343,7 @@ def score_histograms(
         style: Style = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "linewidth": 0}
         ax.fill_between(histogram["score"], histogram[name], step="mid", hatch=hatch, **style)
         ax.step(histogram["score"], histogram[name], where="mid", color=colour, label=f"{name} pairs")
-    if threshold is not None:
+    if threshold is not None and np.isfinite(threshold):
         label = f"threshold {threshold:.3f}"
         ax.axvline(threshold, color="black", linewidth=1.2, linestyle="--", label=label)
     ax.margins(x=0.01)
@@ -314,6 +354,7 @@ def score_histograms(
     return ax
 
 
+@_or_notice
 def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """AUC with 95 % intervals by stratum and model, from the report's rows of one test set."""
     strata = [name for name in STRATA if (report["quality"] == name).any()]
@@ -339,6 +380,7 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@_or_notice
 def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """FRR that is left when the worst photos are dropped, as of `verification.discard`."""
     ax = _axes(ax, 9.4)
@@ -355,6 +397,7 @@ def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@_or_notice
 def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cumulative match characteristic with bands of 95 %, as of `protocols.cmc`."""
     ax = _axes(ax, 9.4)

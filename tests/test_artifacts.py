@@ -415,7 +415,7 @@ def test_loading_leaves_the_work_of_another_process_alone(tmp_path):
     cached(path, checkpoint, 2)
     workspace = tmp_path / "network.workspace"
     workspace.mkdir()
-    with artifacts._alone(path):
+    with artifacts.alone(path):
         cached(path, checkpoint, 2)
         assert workspace.is_dir()
     cached(path, checkpoint, 2)

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 # A module imports only from modules further up.
 FLOORS = {
-    "": "fingerprints artifacts",
-    "photos": "decoding finding fetching duplicates examining cleaning splitting split_folders",
+    "": "limits fingerprints artifacts",
+    "photos": "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding fetching duplicates examining cleaning splitting split_folders",
     "packs": "alignment graphs pack_files pack as_shipped faces export",
-    "evaluation": "pairs intervals verification protocols no_face verdict",
+    "evaluation": "pairs hardest intervals verification protocols no_face verdict",
     "networks": "weights network degradation embedding losses finetuning interpolation maps",
     " ": "models plots",
     "demo": "people texture head features light hair scene drawing camera album mode",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.demo.album import make
-from src.photos.finding import is_system_file
+from src.photos.paths import is_system_file, place
 
 PACK = Path(__file__).parent / "demo_pack"
 """The committed detector and recogniser in InsightFace's format; made by benchmarks/train_demo_pack.py."""
@@ -36,7 +36,7 @@ def choose(
     most `EPOCHS`, and the label "demo · "; a banner says so. A dataset folder of the user's own is never
     replaced, whatever it holds. What systems leave behind, and a README, are no photos.
     """
-    folder = Path(dataset)
+    folder = place(dataset)
     if folder.resolve() != _PHOTOS.resolve() or not _is_empty(_PHOTOS):
         return Run(folder, pack, weights, epochs, pack_epochs, label="")
     epochs, pack_epochs = min(epochs, EPOCHS[0]), min(pack_epochs, EPOCHS[1])

@@ -86,7 +86,7 @@ def auc_interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tup
 
 
 def difference(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """95 % interval and p-value of a difference between two models, by Student's t.
+    """95 % interval and p-value of the difference of two models' rates, by Student's t.
 
     All are NaN where `error` is NaN. left_out: the difference without each cluster [U]; weights: [U], the
     pairs of each.
@@ -97,7 +97,8 @@ def difference(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple
     if standard_error < 1e-12:  # that of rounding
         return value, value, 1.0 if abs(value) < 1e-12 else 0.0
     half = stats.t.ppf(0.975, freedom) * standard_error
-    return value - half, value + half, 2 * float(stats.t.sf(abs(value) / standard_error, freedom))
+    low, high = max(-1.0, value - half), min(1.0, value + half)  # rates can't differ by more
+    return low, high, 2 * float(stats.t.sf(abs(value) / standard_error, freedom))
 
 
 def auc_difference(

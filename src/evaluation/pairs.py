@@ -17,6 +17,8 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from src.limits import NotPossible
+
 QUALITIES = ("high", "low", "unknown")
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
 
@@ -27,6 +29,7 @@ _SHIFT = 9
 _LEFT_OUT, _FAILED = 0, 512  # coarse 0: no pair; coarse 1: a photo without an embedding matches nothing
 STEPS = 2**20 - 1024  # codes from cosine 0 to cosine 1
 _ZERO = 2**20  # the code of cosine 0
+NO_ROW = -1  # in the place of a row of the embeddings, for a photo too small to have one
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _CLUSTERS = 300  # people; where there are more, they are put into so many clusters
 _MANY = 20_000  # photos from which a GPU is worth starting
@@ -37,7 +40,7 @@ class Trials:
     """A test set: photos of which every two make a pair, except two of one near-duplicate group."""
 
     name: str
-    rows: np.ndarray  # int64 [n]: rows of faces, and so of the embeddings
+    rows: np.ndarray  # int64 [n]: rows of faces, and so of the embeddings; NO_ROW: a failure to enrol
     identity: np.ndarray  # int64 [n]: codes into people
     people: tuple[str, ...]
     quality: np.ndarray  # int8 [n]: codes into QUALITIES
@@ -70,47 +73,54 @@ Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
 Tables = dict[tuple[int, int], np.ndarray]  # by the two qualities: [2, ...], genuine pairs and all
 
 
-def trials(faces: pd.DataFrame, split: str) -> Trials:
+def trials(faces: pd.DataFrame, split: str, images: pd.DataFrame | None = None) -> Trials:
     """The test set made of the rows of `faces` in `split`; columns identity, quality, group, split.
 
-    Raises ValueError where the split is empty, has one person only, or nobody with two photos, or where a
-    photo's identity is missing.
+    images: the table of all files, with `status`, too; its photos in the split that are "too small" for a
+    face are failures to enrol of every model.
+    Raises NotPossible where the split has no photos, one person only, or nobody with two photos that are no
+    near-duplicates; ValueError where a photo's identity is missing.
     """
     rows = np.flatnonzero(faces["split"].to_numpy() == split)
+    photos = faces.iloc[rows]
+    if images is not None:
+        small = images[(images["split"] == split) & (images["status"] == "too small")]
+        photos = pd.concat([photos, small.assign(quality="low")[["identity", "quality", "group"]]])
+        rows = np.append(rows, np.full(len(small), NO_ROW))
     if not len(rows):
         present = ", ".join(sorted(set(faces["split"]))) or "none"
-        raise ValueError(f"no faces in the split {split!r}; the splits there are: {present}")
-    photos = faces.iloc[rows]
+        raise NotPossible(f"no photos are in the split {split!r}; the splits there are: {present}")
     identity, people = pd.factorize(photos["identity"], sort=True)
     if (identity < 0).any():
         first, missing = rows[identity < 0][0], (identity < 0).sum()
         raise ValueError(f"row {first} of the split {split!r} has no identity ({missing} in all)")
     codes = {name: code for code, name in enumerate(QUALITIES)}
     quality = photos["quality"].map(codes).fillna(codes["unknown"])
-    check_people(identity.astype(np.int64), f"the split {split!r}")
+    group = photos["group"].to_numpy(np.int64)
+    check_people(identity.astype(np.int64), f"the split {split!r}", group)
     return Trials(
         split,
         rows.astype(np.int64),
         identity.astype(np.int64),
         tuple(str(person) for person in people),
         quality.to_numpy(np.int8),
-        photos["group"].to_numpy(np.int64),
+        group,
     )
 
 
-def test_sets(faces: pd.DataFrame) -> dict[str, Trials]:
+def test_sets(faces: pd.DataFrame, images: pd.DataFrame | None = None) -> dict[str, Trials]:
     """The trials of every split whose name begins with "test" and that has genuine and impostor pairs.
 
-    Raises ValueError, with what is wrong with each, where there is none.
+    images: as of `trials`. Raises NotPossible, with what is wrong with each, where there is none.
     """
     tests, problems = {}, []
     for split in sorted(name for name in faces["split"].unique() if name.startswith("test")):
         try:
-            tests[split] = trials(faces, split)
-        except ValueError as error:
+            tests[split] = trials(faces, split, images)
+        except NotPossible as error:
             problems.append(str(error))
     if not tests:
-        raise ValueError("; ".join(problems) or "no faces are in a test split")
+        raise NotPossible("; ".join(problems) or "no faces are in a test split")
     return tests
 
 
@@ -120,21 +130,23 @@ def first_test(tests: Mapping[str, Trials]) -> Trials:
 
 
 def evaluate(
-    embeddings: Mapping[str, np.ndarray],
+    embeddings: Mapping[str, np.ndarray | NotPossible],
     tests: Mapping[str, Trials],
     failures: str = "non_match",
     device: str | None = None,
 ) -> Results:
     """Scores every pair of every test set with every model: counts by test set, model and stratum.
 
-    embeddings: float32 [N, D] unit rows by model; all-NaN rows are failures to enrol. Their pairs match at no
-    threshold ("non_match"), or photos that any of the models fails on are dropped for all ("exclude").
+    embeddings: float32 [N, D] unit rows by model, or NotPossible, which is left out; all-NaN rows are
+    failures to enrol. Their pairs match at no threshold ("non_match"), or photos that any of the models fails
+    on are dropped for all ("exclude").
     device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
     sets if torch is imported and sees it, else numpy. Scores agree within rounding, a step of the 1e-6 grid.
     A stratum of which the test set has no photos is not in the results.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
     there are no models, no test sets, or no photos left.
     """
+    embeddings = possible(embeddings)
     if not embeddings or not tests:
         raise ValueError(f"there are no {'test sets' if embeddings else 'models'} to evaluate")
     if failures not in ("non_match", "exclude"):
@@ -157,69 +169,29 @@ def evaluate(
     return results
 
 
-def hardest(embeddings: np.ndarray, test: Trials, count: int = 8) -> pd.DataFrame:
-    """The genuine pairs with the lowest scores and the impostor pairs with the highest, worst first.
-
-    embeddings: float32 [N, D] unit rows; count: of pairs of each kind.
-    Columns: kind ("genuine" or "impostor"), a and b (rows of the embeddings), score, person_a, person_b. At
-    most one pair for every person, or every two people, so that no one fills the list. Failures to enrol have
-    no score and do not appear.
-    """
-    vectors = checked(embeddings, test.rows, "the model")
-    genuine = sorted(_least_alike(vectors, test))[:count]
-    impostor = sorted(_most_alike(vectors, test), reverse=True)[:count]
-    rows = []
-    for kind, pairs in (("genuine", genuine), ("impostor", impostor)):
-        for score, i, j in pairs:
-            people = [test.people[test.identity[at]] if test.people else "" for at in (i, j)]
-            rows.append((kind, int(test.rows[i]), int(test.rows[j]), score, *people))
-    return pd.DataFrame(rows, columns=["kind", "a", "b", "score", "person_a", "person_b"])
-
-
-def _least_alike(vectors: np.ndarray, test: Trials) -> list[tuple[float, int, int]]:
-    """The genuine pairs with the lowest scores: score and two positions in the test set."""
-    found = []
-    for a, b in genuine_pairs(test):
-        scores = np.einsum("id,id->i", vectors[a], vectors[b])
-        if np.isfinite(scores).any():
-            worst = np.nanargmin(scores)
-            found.append((float(scores[worst]), int(a[worst]), int(b[worst])))
-    return found
-
-
-def _most_alike(vectors: np.ndarray, test: Trials) -> list[tuple[float, int, int]]:
-    """Of every two people the pair with the highest score: score and two positions in the test set."""
-    best: dict[tuple[int, int], tuple[float, int, int]] = {}
-    for start in range(0, len(vectors), _TILE):
-        scores = np.nan_to_num(vectors[start : start + _TILE] @ vectors.T, nan=-2.0)
-        rows = np.arange(start, start + len(scores))
-        same = test.identity[rows, None] == test.identity[None]
-        near = (test.group[rows, None] == test.group[None]) & (test.group[None] >= 0)
-        scores[same | near] = -2.0
-        # the best partner of every photo: enough, since a pair of people is to appear once
-        for i, j in zip(rows.tolist(), scores.argmax(1).tolist(), strict=True):
-            score = float(scores[i - start, j])
-            first, second = sorted((int(test.identity[i]), int(test.identity[j])))
-            if score > -2 and score > best.get((first, second), (-2.0, 0, 0))[0]:
-                best[first, second] = (score, i, j)
-    return list(best.values())
+def possible(embeddings: Mapping[str, np.ndarray | NotPossible]) -> dict[str, np.ndarray]:
+    """The embeddings of the models that there are, by model."""
+    return {model: rows for model, rows in embeddings.items() if not isinstance(rows, NotPossible)}
 
 
 # ---------------------------------------------------------------- checks
 
 
-def check_people(identity: np.ndarray, what: str) -> None:
-    """Raises ValueError where photos of these people, codes int64 [n], make no pairs of both kinds.
+def check_people(identity: np.ndarray, what: str, group: np.ndarray | None = None) -> None:
+    """Raises NotPossible where photos of these people, codes int64 [n], make no pairs of both kinds.
 
-    what: names the photos in the message.
+    what: names the photos in the message. group: int64 [n], near-duplicates share one; -1 shares with none.
     """
     if not len(identity):
-        raise ValueError(f"{what} is empty")
+        raise NotPossible(f"{what} is empty")
+    if group is not None:  # near-duplicates of one person are one photo here
+        apart = np.where(group < 0, -1 - np.arange(len(group)), group)
+        identity = np.unique(np.column_stack([identity, apart]), axis=0)[:, 0]
     photos = np.bincount(identity)
     if len(photos) < 2:
-        raise ValueError(f"{what} holds photos of one person only: there are no impostor pairs")
+        raise NotPossible(f"{what} holds photos of one person only: there are no impostor pairs")
     if photos.max() < 2:
-        raise ValueError(f"nobody has two photos in {what}: there are no genuine pairs")
+        raise NotPossible(f"nobody has two different photos in {what}: there are no genuine pairs")
 
 
 def checked(embeddings: np.ndarray, rows: np.ndarray, model: str) -> np.ndarray:
@@ -233,7 +205,8 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, model: str) -> np.ndarray:
         raise ValueError(f"{model}: embeddings must be [N, D], not {list(embeddings.shape)}")
     if rows.max() >= len(embeddings):
         raise ValueError(f"{model}: {len(embeddings)} embeddings, but the test set asks for row {rows.max()}")
-    vectors = np.asarray(embeddings[rows], np.float32)
+    vectors = np.array(embeddings[rows], np.float32)
+    vectors[rows == NO_ROW] = np.nan
     missing = np.isnan(vectors).all(1)
     lengths = np.linalg.norm(vectors, axis=1)
     for wrong, what in (

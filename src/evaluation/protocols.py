@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation.intervals import interval
-from src.evaluation.pairs import QUALITIES, Trials, checked, first_test
+from src.evaluation.pairs import QUALITIES, Trials, checked, first_test, possible
 from src.evaluation.verification import SUPPORT
+from src.limits import NotPossible
 
 RANKS = (1, 5, 10)
 FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
@@ -18,7 +19,7 @@ FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
 
 
 def identify(
-    embeddings: Mapping[str, np.ndarray], test: Trials, strangers: Trials | None = None
+    embeddings: Mapping[str, np.ndarray | NotPossible], test: Trials, strangers: Trials | None = None
 ) -> pd.DataFrame:
     """Searches every probe in a gallery: one row per model and probe.
 
@@ -30,8 +31,8 @@ def identify(
 
     Columns: model, row (of the embeddings), identity, mated, gallery (people), rank (of the probe's person;
     NaN where there is no embedding), mate (the score of that person) and best (the highest score of all);
-    -inf is the score of what has no embedding. Raises ValueError where no probe has anybody to be found, or
-    where one of the strangers is in the gallery.
+    -inf is the score of what has no embedding. Raises NotPossible where no probe has anybody to be found,
+    ValueError where one of the strangers is in the gallery.
     """
     gallery, probes = _gallery_and_probes(test)
     people = np.unique(test.identity[gallery])
@@ -41,7 +42,7 @@ def identify(
         others = _non_mated(strangers, [test.people[code] for code in people])
 
     tables = []
-    for model, vectors in embeddings.items():
+    for model, vectors in possible(embeddings).items():
         known = checked(vectors, test.rows, model)
         scores = _scores(known[probes], known[gallery])
         scores[near] = -np.inf
@@ -60,8 +61,8 @@ def identify(
     return found[["model", "row", "identity", "mated", "gallery", "rank", "mate", "best"]]
 
 
-def search(embeddings: Mapping[str, np.ndarray], tests: Mapping[str, Trials]) -> pd.DataFrame:
-    """`identify` on the first test set, with the people of "test_unseen", where it is another, as strangers."""
+def search(embeddings: Mapping[str, np.ndarray | NotPossible], tests: Mapping[str, Trials]) -> pd.DataFrame:
+    """`identify` on the first test set; strangers are the people of "test_unseen", where it is another."""
     test = first_test(tests)
     others = tests.get("test_unseen")
     return identify(embeddings, test, None if others is test else others)
@@ -120,7 +121,7 @@ def _gallery_and_probes(test: Trials) -> tuple[np.ndarray, np.ndarray]:
         probes = np.setdiff1d(np.arange(len(test.rows)), gallery)
     probes = probes[np.isin(test.identity[probes], test.identity[gallery])]
     if not len(probes):
-        raise ValueError(f"{test.name}: nobody has a photo for the gallery and another to be looked for")
+        raise NotPossible(f"{test.name}: nobody has a photo for the gallery and another to be looked for")
     return gallery[np.argsort(test.identity[gallery], kind="stable")], probes
 
 

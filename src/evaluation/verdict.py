@@ -56,7 +56,7 @@ def _test_in_words(
     quality = "high-low" if "high-low" in with_interval else "all"
     measured = _by_model(rows, quality)
     if model not in measured:
-        return f"- {_TESTS.get(test, test)}: there are no pairs to compare."
+        return f"- {_TESTS.get(test, test)}: {_without(report, measured, test, model, baseline)}"
     new, old = measured[model], measured[baseline]
     text = f"- {_TESTS.get(test, test)}, {quality} pairs of {new['people']} people: "
     text += _comparison(new, old, model, baseline)
@@ -78,6 +78,17 @@ def _test_in_words(
     return text
 
 
+def _without(
+    report: pd.DataFrame, measured: dict[Hashable, _Row], test: str, model: str, baseline: str
+) -> str:
+    """What there is to say where the model could not be had, or has no pairs."""
+    if baseline not in measured:
+        return "there are no pairs to compare."
+    notes = report["note"][(report["test"] == test) & (report["model"] == model)]
+    why = str(notes.iloc[0]) if len(notes) else "not possible"
+    return f"{baseline} has AUC {_bounded(measured[baseline], 'auc')}; {model} is {why}."
+
+
 def _by_model(table: pd.DataFrame, quality: str) -> dict[Hashable, _Row]:
     """The rows of one stratum, by model."""
     return dict(table[table["quality"] == quality].set_index("model").to_dict("index"))
@@ -97,6 +108,8 @@ def _comparison(new: _Row, old: _Row, model: str, baseline: str) -> str:
 
 
 def _at_threshold(row: _Row, model: str) -> str:
+    if not np.isfinite(row["threshold"]):
+        return f"{model} has no threshold: val has too few pairs to choose one on."
     return (
         f"At threshold {row['threshold']:.3f}, chosen on val for FAR {row['target_far']:.2%}, "
         f"{model} accepts {_bounded(row, 'tar', '.2%')} of genuine and "

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src.evaluation.hardest import hardest
 from src.evaluation.intervals import (
     auc_difference,
     auc_interval,
@@ -33,10 +34,11 @@ from src.evaluation.pairs import (
     evaluate,
     first_test,
     genuine_pairs,
-    hardest,
+    possible,
     test_sets,
     trials,
 )
+from src.limits import NotPossible
 
 # Some of it comes from `pairs`: who verifies finds all that it takes in one place.
 __all__ = [
@@ -56,9 +58,12 @@ __all__ = [
     "has_pairs",
     "histogram",
     "measures",
+    "on_val",
+    "reasons",
     "report",
     "roc",
     "test_sets",
+    "threshold_of",
     "thresholds",
     "trials",
 ]
@@ -105,10 +110,14 @@ def auc_or_nan(embeddings: np.ndarray, identity: np.ndarray | pd.Series) -> floa
 # ---------------------------------------------------------------- tables
 
 
-def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
+def report(
+    results: Results, baseline: str | None = None, reasons: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """One row per test set, stratum and model: measures with 95 % intervals, and differences.
 
-    baseline: the model that the others are compared with, such as "buffalo_l" (default: the first).
+    baseline: the model that the others are compared with, such as "buffalo_l" (default: the first). reasons:
+    as of `reasons`, for every row that the report is to have, in their order; those that could not be had,
+    and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures.
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
@@ -129,25 +138,43 @@ def report(results: Results, baseline: str | None = None) -> pd.DataFrame:
             measured = {
                 name: _measured(strata[quality]) for name, strata in models.items() if quality in strata
             }
-            for name, model in measured.items():
+            for name in reasons or models:
                 labels = {"model": name, "test": test, "quality": quality, "baseline": reference}
-                rows.append(labels | model.row | _compared(model, measured[reference]))
+                model = measured.get(name)
+                if model is None and reasons is None:
+                    continue
+                if model is None:
+                    why = (reasons or {})[name] or f"not possible: {test} has no {quality} pairs"
+                    rows.append(labels | {"note": why})
+                    continue
+                lacking = " and no ".join(kind for kind in ("genuine", "impostor") if not model.row[kind])
+                note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else ""
+                rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
     return pd.DataFrame(rows)
+
+
+def reasons(rows: Mapping[str, np.ndarray | NotPossible]) -> dict[str, str]:
+    """By model, in order: why it could not be had, or ""."""
+    return {name: str(value) if isinstance(value, NotPossible) else "" for name, value in rows.items()}
 
 
 def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) -> pd.DataFrame:
     """The lowest threshold of each model at which its FAR is at most `target_far`.
 
-    models: counts by model and stratum, those of `val`. One row per model, with the FAR and TAR there. Scores
+    models: counts by model and stratum, as of `on_val`. One row per model, with the FAR and TAR there. Scores
     at or above the threshold are accepted; apply it to the test sets with `at_thresholds`. `note` says where
-    the impostor pairs are too few for such a FAR, or where there are no scores to choose on; then the
-    threshold is NaN and accepts nothing. Columns: model, target_far, threshold, far, tar, genuine and
+    the impostor pairs are too few for such a FAR, or where there are no scores to choose on; then there is
+    no threshold (NaN). Columns: model, target_far, threshold, far, tar, genuine and
     impostor (pairs), note. Raises ValueError where `target_far` does not lie between 0 and 1.
     """
     if not 0 < target_far < 1:
         raise ValueError(f"target_far is {target_far}; it must lie between 0 and 1")
     rows = []
     for name, strata in models.items():
+        if "all" not in strata:
+            note = "not possible: val has no two people with two different photos of one"
+            rows.append((name, target_far, *[np.nan] * 3, 0, 0, note))
+            continue
         counts = strata["all"]
         fars = far_and_tar(counts.genuine, counts.impostor)[0][1:]
         allowed = int((fars <= target_far).sum())  # of the scores, from the highest
@@ -161,7 +188,7 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
         pairs = int(counts.impostor.sum())
         note = ""
         if not len(scores):
-            note = "no pair has a score"
+            note = "not possible: no pair has a score"
         elif pairs * target_far < SUPPORT:
             note = f"{pairs} impostor pairs are few for this FAR"
         rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
@@ -169,11 +196,28 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
     return pd.DataFrame(rows, columns=columns)
 
 
+def on_val(
+    embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFrame
+) -> dict[str, dict[str, Counts]]:
+    """Counts of the pairs of "val" by model and stratum; no strata where it has no pairs of both kinds."""
+    try:
+        val = trials(faces, "val")
+    except NotPossible:
+        return {model: {} for model in possible(embeddings)}
+    return evaluate(embeddings, {"val": val})["val"]
+
+
+def threshold_of(chosen: pd.DataFrame, model: str) -> float:
+    """A model's threshold in the table of `thresholds`; NaN where it has none."""
+    found = chosen.loc[chosen["model"] == model, "threshold"]
+    return float(found.iloc[0]) if len(found) else np.nan
+
+
 def at_thresholds(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
     """FAR and TAR, with 95 % intervals, at the thresholds that `thresholds` chose on `val`.
 
-    One row per test set, model and stratum. Columns: model, test, quality, threshold, target_far, far,
-    far_low, far_high, tar, tar_low, tar_high.
+    One row per test set, model and stratum; NaN where there is no threshold. Columns: model, test, quality,
+    threshold, target_far, far, far_low, far_high, tar, tar_low, tar_high.
     """
     rows = []
     for test, models in results.items():
@@ -202,7 +246,7 @@ def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points
 
     models: counts by model and stratum. The FARs are spaced evenly on a log scale, from the lowest that the
     pairs support to 1. `auc` is the model's own. Models without pairs in the stratum `quality` are left out.
-    Columns: model, far, tar, low, high, auc. Raises ValueError where no model has such pairs.
+    Columns: model, far, tar, low, high, auc. Raises NotPossible where no model has such pairs.
     """
     tables = []
     for name, strata in models.items():
@@ -220,12 +264,12 @@ def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points
         table = {"model": name, "far": fars, "tar": tars, "low": low, "high": high, "auc": area(far, tar)}
         tables.append(pd.DataFrame(table))
     if not tables:
-        raise ValueError(f"there are no {quality} pairs")
+        raise NotPossible(f"there are no {quality} pairs")
     return pd.concat(tables, ignore_index=True)
 
 
 def by_test(function: Callable[..., pd.DataFrame], results: Results, **options: Any) -> pd.DataFrame:
-    """What a function such as `roc` or `histogram` gives for each test set, with the column `test` in front."""
+    """What a function such as `roc` or `histogram` gives for each test set, and the column `test`."""
     tables = [function(models, **options).assign(test=test) for test, models in results.items()]
     table = pd.concat(tables, ignore_index=True)
     return table[["test", *table.columns.drop("test")]]
@@ -235,12 +279,14 @@ def histogram(models: Mapping[str, Mapping[str, Counts]], model: str, bins: int 
     """Densities of one model's genuine and impostor scores, all pairs.
 
     Columns: score (the middle of a bin), genuine and impostor (per unit of score). Failures to enrol have no
-    score: a density integrates to the share of the pairs that have one. Raises ValueError where none has.
+    score: a density integrates to the share of the pairs that have one. Raises NotPossible where none has.
     """
+    if model not in models:
+        raise NotPossible(f"there is no {model}")
     counts = models[model]["all"]
     scored = np.isfinite(counts.score)
     if not scored.any():
-        raise ValueError("there are no scores: every pair has a failure to enrol")
+        raise NotPossible("there are no scores: every pair has a failure to enrol")
     score = counts.score[scored]
     edges = np.linspace(score[0] - 1e-6, score[-1] + 1e-6, bins + 1)
     table = {"score": (edges[1:] + edges[:-1]) / 2}
@@ -251,7 +297,7 @@ def histogram(models: Mapping[str, Mapping[str, Counts]], model: str, bins: int 
 
 
 def discard(
-    embeddings: Mapping[str, np.ndarray],
+    embeddings: Mapping[str, np.ndarray | NotPossible],
     test: Trials,
     measure: np.ndarray,
     chosen: pd.DataFrame,
@@ -265,10 +311,12 @@ def discard(
     tell, and how many `genuine` pairs there are. Raises ValueError where the lengths differ.
     The method is that of Grother & Tabassi, "Performance of biometric quality measures", 2007.
     """
+    embeddings = possible(embeddings)
     n = len(next(iter(embeddings.values())))
     if len(measure) != n:
         raise ValueError(f"{len(measure)} quality values, but {n} embeddings")
-    quality = np.nan_to_num(np.asarray(measure, float)[test.rows], nan=-np.inf)
+    quality = np.where(test.rows < 0, np.nan, np.asarray(measure, float)[test.rows])
+    quality = np.nan_to_num(quality, nan=-np.inf)
     rank = np.argsort(np.argsort(quality, kind="stable"), kind="stable")
     step = rank * steps // len(quality)  # the step that drops the photo
     rows = []
@@ -401,9 +449,11 @@ def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def _share_accepted(counts: Counts, part: np.ndarray, threshold: float) -> float:
-    """Share of the pairs `part` [K] whose scores reach the threshold; NaN where there are none."""
+    """Share of the pairs `part` [K] whose scores reach the threshold; NaN where one of them is lacking."""
     total = part.sum()
-    return float(part[counts.score >= threshold].sum() / total) if total else np.nan
+    if not total or np.isnan(threshold):
+        return np.nan
+    return float(part[counts.score >= threshold].sum() / total)
 
 
 def _share_accepted_without_each(

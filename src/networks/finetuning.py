@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from src.artifacts import uses
 from src.evaluation import verification
+from src.limits import NotPossible
 from src.networks import degradation, embedding, losses, network, weights
 from src.networks.network import FaceNetwork
 
@@ -96,8 +97,8 @@ def train(
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
     best epoch (the last, without such rows), with settings, training data and history. Training that was
     interrupted goes on from what is in `workspace`, after its last finished epoch, to the same result.
-    Raises ValueError where rows don't match, or there are no epochs or too few people to train on,
-    FloatingPointError where the loss is no longer finite.
+    Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
+    people to train on, FloatingPointError where the loss is no longer finite.
     """
     data = _training_data(crops, faces, settings, teacher)
     folder, state = workspace / "artefact", workspace / "state.safetensors"
@@ -152,9 +153,14 @@ def _training_data(
     people, labels = np.unique(identity[rows], return_inverse=True)
     if settings.epochs < 1:
         raise ValueError(f"epochs is {settings.epochs}: training takes at least one pass over the photos")
-    if len(people) < 2:
+    if settings.batch_size < 2:
         raise ValueError(
-            f'fine-tuning needs photos of at least 2 people in "train", and there are {len(people)}'
+            f"batch_size is {settings.batch_size}: a step takes at least 2 photos, which batch norms compare"
+        )
+    if len(people) < 2:
+        raise NotPossible(
+            f'fine-tuning needs photos of at least 2 people in "train", and there are {len(people)}: '
+            "3 photos of each of 2 people would do"
         )
     if len(crops) != len(faces):
         raise ValueError(f"row i of all is one photo, but there are {len(faces)} faces, {len(crops)} crops")

@@ -16,6 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
 from src.evaluation import verification
+from src.limits import NotPossible, attempt
 
 UNKNOWN = 0.1  # share of photos expected to show nobody in training, where other people are tested too
 CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
@@ -150,18 +151,24 @@ def fit_linear(embeddings: np.ndarray, faces: pd.DataFrame, kind: str | None = N
     kind: "wccn" divides by the spread within people (within-class covariance normalisation, Hatch et al.
     2006), "lda" keeps only what tells the people in training apart (linear discriminant analysis); both with
     Ledoit-Wolf shrinkage. None takes the one with the higher AUC on "val", "wccn" where "val" has no pairs.
-    Raises ValueError where there are fewer than 2 people, or no person with 2 photos, in training.
+    Raises NotPossible where there are fewer than 2 people, or no person with 2 photos, in training.
     """
     if kind is None:
         val = (faces["split"] == "val").to_numpy()
         identity = faces["identity"].to_numpy()[val]
-        fitted = [fit_linear(embeddings, faces, kind) for kind in ("wccn", "lda")]
-        if not verification.has_pairs(identity):
-            return fitted[0]
-        return max(fitted, key=lambda one: verification.auc(apply(one, embeddings[val]), identity))
+        wccn = fit_linear(embeddings, faces, "wccn")
+        lda = attempt(fit_linear, embeddings, faces, "lda")
+        if isinstance(lda, NotPossible) or not verification.has_pairs(identity):
+            return wccn
+        return max((wccn, lda), key=lambda one: verification.auc(apply(one, embeddings[val]), identity))
     people, labels, known = _known(embeddings, faces)
     if kind == "lda":
-        lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
+        try:
+            lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(known, labels)
+        except np.linalg.LinAlgError:
+            raise NotPossible(
+                "LDA needs people whose photos differ among themselves: 3 photos of each in training would do"
+            ) from None
         directions = lda.scalings_[:, : min(len(people) - 1, known.shape[1])]
         return LinearMap(shift=np.zeros(known.shape[1]), matrix=directions)
     if kind != "wccn":
@@ -180,9 +187,11 @@ def fit_plda(
 
     linear_map: whether they go through `fit_linear`'s map first. unknown: the share of photos expected to
     show people who are not in "train"; 0 is a closed set of people. None is 0 where no split holds anybody
-    else, else `UNKNOWN`. Raises ValueError as `fit_linear` does.
+    else, else `UNKNOWN`. Raises NotPossible as `fit_linear` does.
     """
     project = fit_linear(embeddings, faces) if linear_map else None
+    if project is not None and project.matrix.shape[1] == 1:  # of two people: unit rows are 1 or -1
+        project = fit_linear(embeddings, faces, "wccn")
     projected = embeddings if project is None else apply(project, embeddings)
     people, labels, known = _known(projected, faces)
     if unknown is None:
@@ -223,7 +232,7 @@ def fit_fusion(
     """A PLDA of the first network's embeddings [N, D] in which those of a second [N, E] have a say.
 
     Of `WEIGHTS`, the second network's is the least that comes near the best AUC on "val"; the middle one,
-    where "val" has no pairs. Raises ValueError as `fit_linear` does.
+    where "val" has no pairs. Raises NotPossible as `fit_linear` does.
     """
     plda = fit_plda(embeddings, faces, unknown=unknown)
     _, labels, known = _known(second_embeddings, faces)
@@ -281,7 +290,13 @@ def _spreads(residuals: np.ndarray, quality: pd.Series) -> list[tuple[float, np.
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     """The matrix that brings rows of this covariance to a spread of one: a root of its inverse."""
-    return np.linalg.cholesky(np.linalg.inv(covariance))
+    try:
+        return np.linalg.cholesky(np.linalg.inv(covariance))
+    except np.linalg.LinAlgError:
+        raise NotPossible(
+            "the photos of each person in training are too alike to tell how photos of a person stray: "
+            "3 different photos of each in training would do"
+        ) from None
 
 
 def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -289,9 +304,9 @@ def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.
     rows = (faces["split"] == "train").to_numpy()
     people, labels = np.unique(faces["identity"].to_numpy()[rows], return_inverse=True)
     if len(people) < 2 or len(labels) == len(people):
-        raise ValueError(
+        raise NotPossible(
             'a map needs 2 people, and 2 photos of one of them, in "train", and there are '
-            f"{len(people)} people with {len(labels)} photos"
+            f"{len(people)} people with {len(labels)} photos: 4 photos of each person would do"
         )
     return people, labels, embeddings[rows].astype(np.float64)
 

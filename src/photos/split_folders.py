@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from src import artifacts
+from src.photos.paths import open_path
 from src.photos.splitting import SPLITS
 
 MANIFEST = "manifest.csv"  # in each split folder: what is in it, and where it comes from
@@ -38,8 +39,12 @@ def materialise(images: pd.DataFrame, folder: Path, out: Path) -> pd.DataFrame:
     Raises FileExistsError, before touching anything, where a folder of that name holds files it did not make,
     FileNotFoundError for a photo that has gone, and OSError where the disk is full; each in one sentence.
     """
-    folder, out = Path(folder), Path(out)
-    used = images[images["split"] != ""]
+    with artifacts.alone(Path(out) / "split_folders"):
+        return _materialised(images[images["split"] != ""], Path(folder), Path(out))
+
+
+def _materialised(used: pd.DataFrame, folder: Path, out: Path) -> pd.DataFrame:
+    used = used[used["status"] == "ok"] if "status" in used else used
     names = _names(used)
     files = {name: pd.Series(dtype=object) for name in SPLITS}
     files |= {str(name): part for name, part in names.groupby(used["split"])}
@@ -53,7 +58,7 @@ def materialise(images: pd.DataFrame, folder: Path, out: Path) -> pd.DataFrame:
         _check_ours(out / name)
     with tqdm(total=sum(len(files[name]) for name in stale), desc="split folders", unit=" photos") as bar:
         for name in stale:
-            sources = (folder / path for path in used.loc[files[name].index, "path"])
+            sources = (open_path(folder, path) for path in used.loc[files[name].index, "path"])
             made[name] = _build(out / f"{name}.partial", files[name], sources, manifests[name], bar)
     # All old folders go before any new one comes: folders of two splits must never stand side by side.
     for name in stale:

@@ -8,10 +8,13 @@ Photos that nearly repeat each other form a group, and no group is in two splits
 
 import hashlib
 import unicodedata
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SPLITS = ("train", "val", "test_seen", "test_unseen")
 FEW_PEOPLE = 12  # below it, people are too precious in training to be spent on validation
@@ -38,7 +41,11 @@ def split(
     by quality, so that train and test_seen each get two where there are four. The outcome depends on paths,
     groups and `seed`, not on the order of the rows or on the machine.
 
-    Raises ValueError where no test is possible, saying what is missing.
+    Where the photos are too few to train and to test, all are test_unseen: the pack is tested as it is. A
+    split that a table gave (column `given_split`) is kept as it is, and photos that share a `given_group` are
+    one group.
+
+    Raises ValueError where no two photos of a person, or no two people, can be compared.
     """
     shares = {"unseen_share": unseen_share, "seen_share": seen_share, "val_share": val_share}
     for name, share in shares.items():
@@ -47,8 +54,12 @@ def split(
     if seen_share + val_share >= 1:
         raise ValueError(f"seen_share {seen_share} and val_share {val_share} leave nothing to train on.")
 
-    usable = (images["status"] == "ok").to_numpy()
-    photos = images.loc[usable, ["path", "identity", "quality", "group"]].reset_index(drop=True)
+    # Photos too small for a face are tested, as failures to enrol, and not trained on.
+    small = (images["status"] == "too small").to_numpy()
+    usable = (images["status"] == "ok").to_numpy() | small
+    images = images.assign(group=_merged_groups(images))
+    photos = images.assign(quality=images["quality"].mask(small, "low"))
+    photos = photos.loc[usable, ["path", "identity", "quality", "group"]].reset_index(drop=True)
     bundles, sizes = _bundles(photos, seed)
     people = _people(bundles, sizes, seed)
     _place_people(people, unseen_share, val_share)
@@ -58,16 +69,46 @@ def split(
         dealt_shares["val"] = val_share
     _deal_photos(bundles, sizes, dealt_shares)
     if not set(bundles["split"]) & {"test_seen", "test_unseen"}:
-        raise ValueError(
-            f"No test is possible with {len(people)} people of at most {people['groups'].max()} different "
-            "photos each (near-copies count once): add people, or photos of the same people."
-        )
+        bundles["split"], people["split"] = "test_unseen", "test_unseen"
     bundles["note"] = _explain(bundles, people, shares)
 
     bundle = photos.groupby(["identity", "group"]).ngroup()
-    places = pd.DataFrame("", index=range(len(images)), columns=["split", "split_note"])
+    places = pd.DataFrame("", index=images.index, columns=["split", "split_note"])
     places[usable] = bundles.loc[bundle, ["split", "note"]].to_numpy()
-    return images.assign(split=places["split"].to_numpy(), split_note=places["split_note"].to_numpy())
+    places[small & ~places["split"].str.startswith("test").to_numpy()] = ""
+    return _as_given(images.assign(split=places["split"], split_note=places["split_note"]), usable)
+
+
+def _merged_groups(images: pd.DataFrame) -> np.ndarray:
+    """The groups of near-duplicates, int64 `[N]`, those that share a photo of one `given_group` made one.
+
+    Photos too small to be compared are each a group of their own.
+    """
+    group = images["group"].to_numpy(copy=True)
+    small = np.flatnonzero((images["status"] == "too small") & (group < 0))
+    group[small] = group.max(initial=0) + 1 + np.arange(len(small))
+    if "given_group" not in images:
+        return group
+    named = np.flatnonzero((images["given_group"] != "") & (group >= 0))
+    number = pd.factorize(images["given_group"].iloc[named])[0] + group.max(initial=0) + 1
+    size = int(max(group.max(initial=0), number.max(initial=0))) + 1
+    links = coo_array((np.ones(len(named), bool), (group[named], number)), shape=(size, size))
+    group[group >= 0] = connected_components(links, directed=False)[1][group[group >= 0]]
+    return group
+
+
+def _as_given(images: pd.DataFrame, usable: np.ndarray) -> pd.DataFrame:
+    """The table with the split that it was given, where it was given one; the audit says whether it leaks."""
+    if "given_split" not in images or not (images["given_split"][usable] != "").any():
+        return images
+    given = images["given_split"].where(usable, "")
+    trained = given.where(given != "", "train")[usable]
+    seen = set(images.loc[trained[trained == "train"].index, "identity"])
+    test = np.where(images["identity"].isin(seen), "test_seen", "test_unseen")
+    given = given.mask(given == "test", test)
+    note = np.where(given == "", "no split was given: trained on", "as it was given")
+    split = given.where(given != "", "train").where(usable, "")
+    return images.assign(split=split, split_note=np.where(usable, note, ""))
 
 
 def notes(images: pd.DataFrame) -> pd.DataFrame:
@@ -167,7 +208,9 @@ def _place_people(people: pd.DataFrame, unseen_share: float, val_share: float) -
     """Adds the column `split`: "test_unseen", "val" or, for all others, "train"."""
     people["split"] = "train"
     able = people[people["able"]]
-    own_val = unseen_share > 0 and val_share > 0 and len(able) >= FEW_PEOPLE
+    # Of people in training, val takes photos where somebody has six; else it needs people of its own.
+    few = FEW_PEOPLE if (people["groups"] >= 6).any() else 6
+    own_val = unseen_share > 0 and val_share > 0 and len(able) >= few
     n_val = min(max(2, round(val_share * len(able))), len(able) // 3) if own_val else 0
     room = min(len(able), len(people) - 2) - n_val  # training tells people apart: it keeps two
     if room >= 2:
@@ -199,8 +242,10 @@ def _deal_photos(bundles: pd.DataFrame, sizes: np.ndarray, shares: dict[str, flo
     for mine in bundles.loc[training].groupby("identity").indices.values():
         rows = training[mine].to_numpy()
         place[rows] = _deal(sizes[rows], rank[rows], spread[rows], shares)
-    if bundles.loc[place == "test_seen", "identity"].nunique() < 2:
-        place[place == "test_seen"] = "train"  # one person alone has no impostors
+    for name in shares:
+        photos = bundles.loc[place == name, "identity"].value_counts()
+        if name != "train" and (len(photos) < 2 or photos.max() < 2):
+            place[place == name] = "train"  # no impostors, or no genuine pair
     bundles["split"] = place
 
 
@@ -209,27 +254,47 @@ def _deal(sizes: np.ndarray, rank: np.ndarray, fixed: np.ndarray, shares: dict[s
 
     sizes: photos per bundle and quality, int `[bundles, qualities]`. fixed: bundles that stay in "train".
 
-    First test_seen gets two bundles, and two of a quality where there are four, then val likewise. These are
-    the smallest ones: what is tested should not be one scene many times over. The rest goes by `shares`, the
-    largest bundles first, where they fit.
+    First test_seen gets two bundles, and two of a quality where there are four, then val likewise; from six
+    bundles on val has two. The rest goes by `shares`, where it fits. Lots decide, whatever the size of a
+    bundle, but one that alone is more than a split's share is trained on if any other will do.
     """
     place = np.full(len(sizes), "train", object)
     if len(sizes) < 3:  # two to test, one to train on
         return place
-    order = np.lexsort((rank, sizes.sum(axis=1)))
+    photos, has = sizes.sum(axis=1), sizes > 0
+    order = np.argsort(rank, kind="stable")
     order = order[~fixed[order]]
 
-    for name in shares:
-        for has in (sizes > 0).T:  # for each quality: the bundles that have photos of it
-            left = int(np.sum((place == "train") & has))
-            spare = left // 2 if name == "test_seen" else left - 2
-            lacking = 2 - int(np.sum((place == name) & has))
-            free = order[(place[order] == "train") & has[order]]
-            place[free[: max(0, min(lacking, spare))]] = name
-        if name == "test_seen":
-            lacking = 2 - int(np.sum(place == name))
-            place[order[place[order] == "train"][: max(0, lacking)]] = name
+    def give(name: str, count: int, among: np.ndarray, giver: str = "train") -> None:
+        free = order[(place[order] == giver) & among[order]]
+        large = photos[free] > max(1, shares[name] * photos.sum())
+        free = free[np.argsort(np.where(large, photos[free], 0), kind="stable")]
+        place[free[: max(0, count)]] = name
 
+    for name in shares:
+        for of_quality in has.T:
+            left = int(np.sum((place == "train") & of_quality))
+            spare = left // 2 if name == "test_seen" else left - 2
+            give(name, min(2 - int(np.sum((place == name) & of_quality)), spare), of_quality)
+        if name == "test_seen":
+            give(name, 2 - int(np.sum(place == name)), np.ones(len(sizes), bool))
+    if "val" in shares and len(sizes) >= 6:
+        _lend_to_val(place, has, give)
+    _deal_by_share(place, order, sizes, shares)
+    return place
+
+
+def _lend_to_val(place: np.ndarray, has: np.ndarray, give: Callable[..., None]) -> None:
+    """Brings val to two bundles, of different qualities if it can be, from the split that has most."""
+    for _ in range(2 - int(np.sum(place == "val"))):
+        giver = max(("train", "test_seen"), key=lambda name: int(np.sum(place == name)))
+        served, there = has[place == "val"].sum(axis=0), has[place == giver].sum(axis=0)
+        quality = min(np.flatnonzero(there), key=lambda q: (served[q], -there[q]))
+        give("val", 1, has[:, quality], giver)
+
+
+def _deal_by_share(place: np.ndarray, order: np.ndarray, sizes: np.ndarray, shares: dict[str, float]) -> None:
+    """Deals the bundles of `order` that are in "train", so that each split has its share of photos."""
     targets = {"train": 1 - sum(shares.values())} | shares
     free = order[place[order] == "train"]
     dealt = np.ones(len(sizes), bool)
@@ -238,24 +303,31 @@ def _deal(sizes: np.ndarray, rank: np.ndarray, fixed: np.ndarray, shares: dict[s
         name: share * sizes.sum(axis=0) - sizes[dealt & (place == name)].sum(axis=0)
         for name, share in targets.items()
     }
-    for bundle in free[::-1]:
+    for bundle in free:
         size = sizes[bundle]
         fitting = [name for name in shares if (size <= np.maximum(lacks[name] + 0.5, 0)).all()]
         # The choice that brings the splits closest to their targets, in squared photos.
         gains = {name: float(lacks[name] @ size) for name in [*fitting, "train"]}
         place[bundle] = max(gains, key=lambda name: gains[name])
         lacks[place[bundle]] -= size
-    return place
 
 
 def _explain(bundles: pd.DataFrame, people: pd.DataFrame, shares: dict[str, float]) -> pd.Series:
     """The note of every bundle: all statements that concern it, joined by "; "."""
     place, identity = bundles["split"], bundles["identity"]
+    if not (place == "train").any():
+        needed = "2 people with 3 different photos each, or 4 people with 2"
+        note = f"nothing to train on, the pack is tested as it is: training and a test need {needed}"
+        return pd.Series(note, index=bundles.index)
     training = place == "train"
     able, unseen = people["able"].sum(), (people["split"] == "test_unseen").sum()
     wanted = _wanted(people, shares["unseen_share"])
     absent = {
-        "val": ("val_share", "too few photos"),
+        "val": (
+            "val_share",
+            "it needs 2 people in training with 5 different photos, one of them with 6, or 6 people of whom "
+            "some are neither trained on nor tested; what it chooses falls to defaults",
+        ),
         "test_seen": ("seen_share", "it needs 2 people in training with 3 different photos each"),
         "test_unseen": (
             "unseen_share",

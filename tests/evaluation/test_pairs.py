@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from src.demo import album, mode
 from src.evaluation import intervals, pairs, verification
+from src.limits import NotPossible
 from src.networks import embedding
 from src.packs import faces as packs_faces
 from src.packs.pack import load
 from src.photos import cleaning, finding
-from tests.evaluation.examples import make, materialised, unit_rows
+from tests.evaluation.examples import evaluated, make, materialised, unit_rows
 
 
 def counted(vectors, faces, **options):
@@ -236,11 +237,11 @@ def test_models_of_different_lengths_are_refused():
 
 def test_test_sets_without_pairs_are_refused():
     _, faces = make()
-    with pytest.raises(ValueError, match=r"no faces in the split 'val'.*test_seen"):
+    with pytest.raises(ValueError, match=r"no photos are in the split 'val'.*test_seen"):
         pairs.trials(faces, "val")
     with pytest.raises(ValueError, match="one person only"):
         pairs.trials(faces.assign(identity="a"), "test_seen")
-    with pytest.raises(ValueError, match="nobody has two photos"):
+    with pytest.raises(ValueError, match="nobody has two different photos"):
         pairs.trials(faces.drop_duplicates("identity"), "test_seen")
     faces.loc[[2, 5], "identity"] = None
     with pytest.raises(ValueError, match=r"row 2 of the split 'test_seen' has no identity \(2 in all\)"):
@@ -270,27 +271,29 @@ def test_photos_without_labels_are_read_by_measured_quality(tmp_path):
     assert list(table["quality"]) == ["all", "high-high", "high-low", "low-low"]
 
 
-def test_hardest_pairs_are_the_worst():
-    vectors, faces = make(people=10)
-    found = pairs.hardest(vectors, pairs.trials(faces, "test_seen"), count=4)
-    scores, genuine, _ = materialised(vectors, faces)
-    assert list(found["kind"]) == ["genuine"] * 4 + ["impostor"] * 4
-    assert found["score"][0] == pytest.approx(scores[genuine].min(), abs=1e-6)
-    assert found["score"][4] == pytest.approx(scores[~genuine].max(), abs=1e-6)
-    names = faces["identity"].to_numpy()
-    assert (names[found["a"]] == found["person_a"]).all() and (names[found["b"]] == found["person_b"]).all()
-    assert ((found["person_a"] == found["person_b"]) == (found["kind"] == "genuine")).all()
-    assert not found[["person_a", "person_b"]].apply(lambda r: tuple(sorted(r)), axis=1).duplicated().any()
-    np.testing.assert_allclose((vectors[found["a"]] * vectors[found["b"]]).sum(1), found["score"], atol=1e-6)
+def test_near_duplicates_alone_make_no_genuine_pair():
+    _, faces = make()
+    bursts = faces.assign(group=faces["identity"].factorize()[0])
+    with pytest.raises(NotPossible, match="nobody has two different photos"):
+        pairs.trials(bursts, "test_seen")
+    assert pairs.trials(faces, "test_seen")
 
 
-def test_hardest_leaves_out_near_duplicates_and_failures():
-    vectors, faces = make(people=10)
-    test = pairs.trials(faces, "test_seen")
-    worst = pairs.hardest(vectors, test, count=1)
-    first = worst.iloc[0]
-    faces.loc[first["b"], "group"] = faces.loc[first["a"], "group"]
-    vectors[worst["a"][1]] = np.nan
-    again = pairs.hardest(vectors, pairs.trials(faces, "test_seen"), count=1)
-    assert (again["a"][0], again["b"][0]) != (first["a"], first["b"])
-    assert worst["a"][1] not in set(again[["a", "b"]].to_numpy().ravel())
+def test_photos_too_small_for_a_face_are_failures_of_every_model():
+    vectors, faces = make()
+    small = faces.iloc[:3].assign(status="too small", group=[900, 901, 902], split="test_seen")
+    other = faces.iloc[:2].assign(status="too small", group=[903, 904], split="")
+    images = pd.concat([faces.assign(status="ok"), small, other], ignore_index=True)
+    test = pairs.trials(faces, "test_seen", images)
+    assert len(test.rows) == len(faces) + 3 and (test.rows[-3:] == pairs.NO_ROW).all()
+    counts = pairs.evaluate({"a": vectors}, {"t": test})["t"]["a"]["all"]
+    assert (counts.photos, counts.failed) == (len(faces) + 3, 3)
+    without = evaluated(faces, {"a": vectors})["test_seen"]["a"]["all"]
+    more = counts.genuine.sum() - without.genuine.sum()
+    assert more > 0 and counts.genuine[np.isneginf(counts.score)].sum() == more, "they match at no threshold"
+
+
+def test_a_model_that_is_not_possible_is_left_out():
+    vectors, faces = make()
+    results = evaluated(faces, {"a": vectors, "b": NotPossible("too few")})
+    assert list(results["test_seen"]) == ["a"]

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
 from src.evaluation import verification
+from src.limits import NotPossible
 from tests.evaluation.examples import evaluated, make, materialised, row_of, unit_rows
 
 
@@ -62,7 +63,7 @@ def test_auc_is_nan_where_there_are_no_pairs_of_both_kinds():
         (lambda v, who: (v[:0], who[:0]), "is empty"),
         (lambda v, who: (v, np.where(np.arange(len(who)) == 4, None, who)), "row 4 is missing"),
         (lambda v, who: (v, np.zeros(len(who))), "one person only"),
-        (lambda v, who: (v, np.arange(len(who))), "nobody has two photos"),
+        (lambda v, who: (v, np.arange(len(who))), "nobody has two different photos"),
         (lambda v, who: (v * (np.arange(len(v)) != 3)[:, None], who), "row 3 .* is zero"),
         (lambda v, who: (np.where(np.eye(*v.shape) > 0, np.nan, v), who), "row 0 .* NaN or infinity"),
     ],
@@ -157,12 +158,12 @@ def test_a_far_too_small_for_val_is_noted(example):
         verification.thresholds(results["test_seen"], 0)
 
 
-def test_a_model_without_any_score_has_no_threshold_and_accepts_nothing():
+def test_a_model_without_any_score_has_no_threshold_and_no_rates():
     vectors, faces = make()
     results = evaluated(faces, {"buffalo_l": np.full_like(vectors, np.nan)})
     chosen = verification.thresholds(results["test_seen"], 0.1)
     assert np.isnan(chosen["threshold"][0]) and "no pair has a score" in chosen["note"][0]
-    assert (verification.at_thresholds(results, chosen)[["far", "tar"]] == 0).all(axis=None)
+    assert verification.at_thresholds(results, chosen)[["far", "tar"]].isna().all(axis=None)
     with pytest.raises(ValueError, match="no results"):
         verification.report({})
 
@@ -201,3 +202,35 @@ def test_dropping_the_worst_photos_lowers_the_error_of_a_true_quality():
     assert table["frr"][table["discarded"] == 0.3].item() < 0.5 * missed
     with pytest.raises(ValueError, match="quality values"):
         verification.discard({"buffalo_l": spoiled}, test, quality[1:], chosen)
+
+
+def test_what_could_not_be_had_keeps_its_row_and_says_why():
+    vectors, faces = make()
+    high = faces.assign(quality="high")
+    rows = {"first": vectors, "missing": NotPossible("too few photos: 4 would do"), "last": vectors}
+    table = verification.report(evaluated(high, rows), "first", verification.reasons(rows))
+    assert list(table["model"].unique()) == ["first", "missing", "last"]
+    assert row_of(table, "missing")["note"] == "not possible: too few photos: 4 would do"
+    assert row_of(table, "first", "high-low")["note"] == "not possible: test_seen has no high-low pairs"
+    assert row_of(table, "first")["note"] == ""
+    assert np.isnan(row_of(table, "missing")["auc"])
+
+
+def test_without_val_there_are_no_thresholds_and_no_rates():
+    vectors, faces = make()
+    chosen = verification.thresholds(verification.on_val({"a": vectors}, faces), 0.01)
+    assert np.isnan(verification.threshold_of(chosen, "a"))
+    assert chosen["note"].str.startswith("not possible: val has no two people").all()
+    rates = verification.at_thresholds(evaluated(faces, {"a": vectors}), chosen)
+    assert rates[["far", "tar", "far_low", "tar_high"]].isna().all(axis=None)
+
+
+def test_differences_stay_within_what_is_possible():
+    """With three people, Student's t would go beyond."""
+    for seed in range(20):
+        vectors, faces = make(people=3, photos=3, seed=seed)
+        other, _ = make(people=3, photos=3, seed=seed, noise=0.5)
+        table = verification.report(evaluated(faces, {"a": vectors, "b": other}))
+        for measure in ("auc", "eer", "pauc"):
+            for end in ("low", "high"):
+                assert table[f"{measure}_difference_{end}"].dropna().between(-1, 1).all()
