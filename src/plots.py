@@ -25,6 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "////", "....")
 QUALITY = {"high": ("#0072B2", ""), "low": ("#E69F00", "////"), "unknown": ("0.6", "....")}  # colour, hatch
 STRATA = ("all", "high-high", "high-low", "low-low")
+_NO_CURVE = "not possible: a curve over FAR needs more than 30 impostor pairs"
 SMALL = 9  # size of the smaller text, in points
 MANY = 40  # people beyond which their names no longer fit
 
@@ -60,6 +61,15 @@ def _legend_right(ax: Axes) -> None:
 
 def _legend_below(ax: Axes, columns: int, **options: Any) -> None:
     _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **options)
+
+
+def _curve(ax: Axes, x: Any, y: Any, label: str, style: Style) -> None:
+    """A line through the points that there are; its name stands in the legend even where there are none."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    there = np.isfinite(x) & np.isfinite(y)
+    if not there.any():  # Matplotlib can't mark every so much of nothing
+        style = {key: value for key, value in style.items() if key != "markevery"}
+    ax.plot(x[there], y[there], label=label, **style)
 
 
 def _band(ax: Axes, x: pd.Series, value: pd.Series, curve: pd.DataFrame, colour: str) -> None:
@@ -288,10 +298,12 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 @_or_notice
 def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """ROC curves as of `verification.roc` with 95 % bands, FAR on a log axis."""
+    if not curves["far"].min() < 1:
+        return notice(_NO_CURVE, ax)
     ax = _axes(ax, 9.4)
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = curves[curves["model"] == name]
-        ax.plot(curve["far"], curve["tar"], label=f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", **style)
+        _curve(ax, curve["far"], curve["tar"], f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", style)
         _band(ax, curve["far"], curve["tar"], curve, style["color"])
     lowest = curves["far"].min()
     chance = np.geomspace(lowest, 1, 100)
@@ -314,7 +326,7 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     drawn = curves[(curves["tar"] > 0) & (curves["tar"] < 1) & (curves["far"] < 1)]
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = drawn[drawn["model"] == name]
-        ax.plot(stats.norm.ppf(curve["far"]), stats.norm.ppf(1 - curve["tar"]), label=name, **style)
+        _curve(ax, stats.norm.ppf(curve["far"]), stats.norm.ppf(1 - curve["tar"]), name, style)
     marks = np.array([1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95])
     for axis, set_limits, rates in (
         (ax.xaxis, ax.set_xlim, drawn["far"]),
@@ -383,10 +395,12 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
 @_or_notice
 def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """FRR that is left when the worst photos are dropped, as of `verification.discard`."""
+    if not np.isfinite(table["frr"]).any():
+        return notice("not possible: an FRR needs 30 genuine pairs and a threshold, which val gives", ax)
     ax = _axes(ax, 9.4)
     for name, style in _styles(list(table["model"].unique())).items():
         curve = table[table["model"] == name]
-        ax.plot(curve["discarded"], curve["frr"], label=name, **style)
+        _curve(ax, curve["discarded"], curve["frr"], name, style)
     ax.set_xlim(0, table["discarded"].max())
     ax.set_ylim(0)
     ax.set_xlabel("photos dropped, the worst first")
@@ -403,7 +417,7 @@ def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = _axes(ax, 9.4)
     for name, style in _styles(list(table["model"].unique())).items():
         curve = table[table["model"] == name]
-        ax.plot(curve["rank"], curve["rate"], label=name, **style)
+        _curve(ax, curve["rank"], curve["rate"], name, style)
         _band(ax, curve["rank"], curve["rate"], curve, style["color"])
     ax.set_xlim(1, max(2, int(table["rank"].max())))
     ax.set_ylim(top=1.005)

@@ -76,6 +76,8 @@ def notebook(album, insightface, tmp_path, monkeypatch):
         for name in names[names.index(AFTER_DETECTION) :]:
             if name not in UNSUITED:
                 exec(compile(sources[name], name, "exec"), there)
+                for number in plt.get_fignums():
+                    plt.figure(number).draw_without_rendering()
                 plt.close("all")
         return there
 
