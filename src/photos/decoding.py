@@ -1,31 +1,41 @@
 """The one decoder of the project: from the bytes of a photo to upright RGB, to the last byte."""
 
 import io
-import re
 import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
-import simplejpeg
-from PIL import Image, ImageOps
+import pillow_heif
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-MAXIMUM_PIXELS = 100_000_000  # takes 300 MB once decoded; more is held for a decompression bomb
+from src.photos import heif, jpeg
+from src.photos.formats import (
+    JPEG,
+    UnusableImage,
+    check_size,
+    check_supported,
+    ended_early,
+    has_image_signature,
+    is_heic,
+)
+
+MAXIMUM_PIXELS = 220_000_000  # takes 660 MB once decoded; phones take photos of 201 million, bombs have more
 # Formats that photos come in. Pillow knows more, among them some that start other programs (EPS) or have no
 # signature (TGA).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 THUMBNAIL_SIDE = 32  # px
 
+# Pillow refuses twice as many pixels as this, whatever is judged here.
+Image.MAX_IMAGE_PIXELS = MAXIMUM_PIXELS
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
-class UnusableImage(ValueError):  # noqa: N818 - the name says what the caller holds
-    """A file that gives no photo. `status` is a word for the table, `reason` a sentence for the reader."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(f"{status}: {reason}")
-        self.status, self.reason = status, reason
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.status, self.reason)
+_CHECKED_WITH_OPENCV = ("PNG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] * cv2.haveImageWriter(".avif")))
+_OF_ANY_DEPTH = ("PNG", "TIFF")  # formats whose 16 bits hold what a camera gave, often 10 or 12 of them
+_DEPTHS = (8, 10, 12, 14, 16)  # bits
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and what Pillow passes over in deep grey
+_UNSEEN = 12  # alpha, of 255: what is nowhere more opaque is not seen
 
 
 def read_rgb(path: Path, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
@@ -43,26 +53,35 @@ def decode(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
     """Decodes an image file's bytes, to the last one, to uint8 `[H, W, 3]`, RGB, 0-255, upright.
 
     EXIF orientation is applied. Grey, palette and CMYK images become RGB. 16-bit images keep their upper
-    eight bits. Transparent pixels show white. Of an animation the first frame counts.
+    eight bits; where they hold 8, 10, 12 or 14 bits only, the upper eight of those. Transparent pixels show
+    white, but of a photo that nothing can be seen of its colours are shown. Of an animation the first frame
+    counts.
 
     The strictest reading decides. What libjpeg warns of is an error here: OpenCV passes over it and hands
-    back a half grey picture, as does Pillow where the end marker is in place. Wrong PNG checksums, and what
-    OpenCV refuses, are errors too. The size is judged before anything is decoded.
+    back a half grey picture, as does Pillow where the end marker is in place. (Harmless warnings are told
+    apart, see `jpeg.decode`.) Wrong PNG checksums, and what OpenCV refuses, are errors too. The size is
+    judged before anything is decoded.
 
-    Raises UnusableImage with status "not an image", "truncated", "unreadable" or "too large".
+    Raises UnusableImage with status "not an image", "not supported", "truncated", "unreadable" or "too
+    large".
     """
-    pixels = _decode_jpeg(data, "RGB", maximum_pixels)
-    return _decode_other(data, maximum_pixels) if pixels is None else pixels
+    if data.startswith(JPEG):
+        return jpeg.decode(data, "RGB", maximum_pixels)[0]
+    return _decode_other(data, maximum_pixels)[0]
 
 
-def decode_luma(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
+def decode_luma(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> tuple[np.ndarray, str]:
     """Decodes as `decode` does, as strictly, but to luma (ITU-R BT.601), uint8 `[H, W]`.
+
+    The second value says what is odd about the file and how it was read all the same; "" for most.
 
     A JPEG's luma is stored as such: its colours are read through, but not worked out, which saves a third
     of the time.
     """
-    luma = _decode_jpeg(data, "GRAY", maximum_pixels)
-    return cv2.cvtColor(_decode_other(data, maximum_pixels), cv2.COLOR_RGB2GRAY) if luma is None else luma
+    if data.startswith(JPEG):
+        return jpeg.decode(data, "GRAY", maximum_pixels)
+    pixels, note = _decode_other(data, maximum_pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), note
 
 
 def thumbnail(luma: np.ndarray) -> np.ndarray:
@@ -70,77 +89,25 @@ def thumbnail(luma: np.ndarray) -> np.ndarray:
     return cv2.resize(luma, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
 
 
-def _decode_jpeg(data: bytes, colours: str, maximum_pixels: int) -> np.ndarray | None:
-    """Decodes with libjpeg-turbo, strictly; None for what is no JPEG, or is one that only Pillow can read."""
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    try:
-        height, width, coded, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        _check_size(width, height, maximum_pixels)
-        if coded not in ("YCbCr", "RGB", "Gray"):
-            return None
-        pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
-    except UnusableImage:
-        raise
-    except KeyError:  # a sampling of colours that libjpeg-turbo's simple interface does not know
-        return None
-    except ValueError as error:
-        if not _is_padding(data, str(error)):
-            raise _jpeg_error(data, str(error)) from error
-        pixels = simplejpeg.decode_jpeg(data, colours, strict=False)
-    if colours == "GRAY":
-        pixels = pixels[:, :, 0]
-    orientation = _jpeg_orientation(data)
-    return pixels if orientation == 1 else _upright(pixels, orientation)
-
-
-def _jpeg_error(data: bytes, message: str) -> UnusableImage:
-    ended_early = "premature end" in message.lower() or b"\xff\xd9" not in data
-    return UnusableImage("truncated" if ended_early else "unreadable", message)
-
-
-def _is_padding(data: bytes, message: str) -> bool:
-    """Some cameras pad the picture's data with equal bytes before the end marker: nothing is missing then."""
-    found = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
-    end = data.rfind(b"\xff\xd9")
-    return found is not None and len(set(data[end - int(found[1]) : end])) == 1
-
-
-def _jpeg_orientation(data: bytes) -> int:
-    # Only a file that has EXIF data pays for having it parsed.
-    if data.find(b"Exif\x00\x00", 0, 65536) < 0:
-        return 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-                return image.getexif().get(0x0112, 1)
-        except Exception:  # damaged EXIF data says nothing about the picture
-            return 1
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors as the EXIF orientation 1-8 says; other values change nothing."""
-    if orientation in (2, 5, 7, 4):
-        pixels = pixels[:, ::-1]
-    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
-    return np.ascontiguousarray(np.rot90(pixels, turns))
-
-
-def _decode_other(data: bytes, maximum_pixels: int) -> np.ndarray:
+def _decode_other(data: bytes, maximum_pixels: int) -> tuple[np.ndarray, str]:
     if not data:
         raise UnusableImage("unreadable", "the file is empty")
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
-        raise UnusableImage("unreadable", "a HEIC photo, which is not supported: convert it to JPEG")
+    check_supported(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # decoders warn of what is raised or judged here
         try:
+            if is_heic(data):
+                heif.check(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(*image.size, maximum_pixels)
+                check_size(*image.size, maximum_pixels)
                 _check_end(image, data)
-                pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
-                _check_opencv(image, data)
-                return pixels
+                image.load()
+                form, orientation = image.format, _orientation(image)
+                pixels, note = _rgb(image)
+            deep = _opencv(data) if form in _CHECKED_WITH_OPENCV else None
+            if deep is not None and deep.dtype == np.uint16 and deep.ndim == 3 and form in _OF_ANY_DEPTH:
+                pixels, note = _less_deep(deep) or (pixels, note)
+            return jpeg.upright(pixels, orientation), note
         except UnusableImage:
             raise
         except Image.UnidentifiedImageError as error:
@@ -155,14 +122,7 @@ def _decode_other(data: bytes, maximum_pixels: int) -> np.ndarray:
             raise UnusableImage("too large", "there is not enough memory to decode it") from error
         except Exception as error:  # decoders fail in every way there is on damaged data
             reason = f"{error}" or type(error).__name__
-            ended_early = re.search(r"truncat|unexpected end|end of file|premature|not enough", reason, re.I)
-            raise UnusableImage("truncated" if ended_early else "unreadable", reason) from error
-
-
-def _check_size(width: int, height: int, maximum_pixels: int) -> None:
-    if width * height > maximum_pixels:
-        reason = f"{width} x {height} pixels; at most {maximum_pixels:,} are decoded"
-        raise UnusableImage("too large", reason)
+            raise UnusableImage("truncated" if ended_early(reason) else "unreadable", reason) from error
 
 
 def _check_end(image: Image.Image, data: bytes) -> None:
@@ -176,38 +136,83 @@ def _check_end(image: Image.Image, data: bytes) -> None:
         raise UnusableImage("truncated", "the file is shorter than its WebP header says")
 
 
-def _check_opencv(image: Image.Image, data: bytes) -> None:
+def _opencv(data: bytes) -> np.ndarray:
     """Where two decoders disagree the file is not trusted: others will read it with OpenCV."""
-    if image.format in ("PNG", "WEBP", "BMP", "TIFF", "GIF"):
-        try:
-            agreed = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
-        except cv2.error:
-            agreed = False
-        if not agreed:
-            raise UnusableImage("unreadable", "Pillow can decode it, OpenCV can not")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise UnusableImage("unreadable", "Pillow can decode it, OpenCV can not")
+    return pixels
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    try:
+        stated = image.getexif().get(jpeg.ORIENTATION)
+    except Exception:  # damaged EXIF data says nothing about the picture
+        return 1
+    return stated if isinstance(stated, int) else 1
+
+
+# ---------------------------------------------------------------- to eight bits, without transparency
+
+
+def _rgb(image: Image.Image) -> tuple[np.ndarray, str]:
+    """uint8 `[H, W, 3]`, and a note where it was not done in the usual way."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey8(np.asarray(image), image.mode)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        grey, note = _grey8(image)
+        return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), note
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB")), ""
+    image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    if np.max(np.asarray(alpha)) <= _UNSEEN:
+        return np.asarray(image.convert("RGB")), "all of it is transparent: read without its transparency"
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return np.asarray(white), ""
 
 
-def _grey8(values: np.ndarray, mode: str) -> np.ndarray:
-    """Deep grey values to uint8: 16 bits by their whole range, others by the usual range they fit in."""
-    values = np.nan_to_num(values.astype(np.float64))
-    ranges = (65535.0,) if mode.startswith("I;16") else (255.0, 65535.0, 2**32 - 1)
-    if mode == "F":
-        ranges = (1.0, *ranges)
+def _grey8(image: Image.Image) -> tuple[np.ndarray, str]:
+    """Deep grey values to uint8, from 0 to the largest value of the depth they have, and a note on it."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values)
+    values = np.maximum(values.astype(values.dtype.newbyteorder("=")), 0)
     largest = values.max(initial=0)
-    white = next((end for end in ranges if largest <= end), ranges[-1])
-    return (values / white * 255).clip(0, 255).round().astype(np.uint8)
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    usual, whites = 65535, [2**bits - 1 for bits in _DEPTHS]
+    if image.mode == "F":
+        usual, whites = 1, [1, *whites, 2**32 - 1]
+    elif image.format not in _OF_ANY_DEPTH:  # decoded to 16 bits, whatever depth the file says it has
+        whites = [usual]
+    elif tags.get(_BITS) == (12,):
+        usual, whites = 4095, [4095]
+    elif image.mode == "I":
+        whites = [*whites, 2**32 - 1]
+    white = next((white for white in whites if largest <= white), whites[-1])
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = white - values
+    return cv2.convertScaleAbs(values, alpha=255 / white), _stretched(largest, white, usual)
 
 
-def has_image_signature(data: bytes) -> bool:
-    """Whether the first 32 bytes of a file, or more, are those of an image in one of `FORMATS`."""
-    starts = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\x00", b"MM\x00*", b"\x00\x00\x00\x0cjP")
-    return data.startswith(starts) or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
+def _less_deep(deep: np.ndarray) -> tuple[np.ndarray, str] | None:
+    """Colours of fewer than 16 bits in 16 (OpenCV's order, perhaps alpha) as `_rgb` gives them; or None."""
+    largest = int(deep[:, :, :3].max())
+    white = next(2**bits - 1 for bits in _DEPTHS if largest < 2**bits)
+    if white == 65535 or not largest:
+        return None
+    note = _stretched(largest, white, 65535)
+    pixels = cv2.convertScaleAbs(deep, alpha=255 / white)
+    if pixels.shape[2] == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), note
+    pixels[:, :, 3] = deep[:, :, 3] >> 8
+    pixels, other = _rgb(Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)))
+    return pixels, f"{note}; {other}" if other else note
+
+
+def _stretched(largest: float, white: float, usual: float) -> str:
+    if white == usual or not largest:
+        return ""
+    return f"its values end at {largest:,.7g}: white is taken to be {white:,.7g}, not {usual:,.7g}"

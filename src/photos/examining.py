@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
-from src.photos import decoding, finding
+from src.photos import decoding, formats
 from src.photos.decoding import THUMBNAIL_SIDE, UnusableImage
+from src.photos.paths import open_path
 
 MAXIMUM_BYTES = 512 * 2**20  # no photo is a file of this size; it is not even read
 MEMORY_PER_WORKER = 4 * 2**30  # bytes above what a worker starts with; enforced on Linux only
@@ -41,7 +42,10 @@ class Limits:
 
 
 class Row(NamedTuple):
-    """What is found out about a file; the columns are those of `cleaning.clean`'s table."""
+    """What is found out about a file; the columns are those of `cleaning.clean`'s table.
+
+    A `reason` beside "ok" says what is odd about the photo, and how it was read all the same.
+    """
 
     width: int = 0
     height: int = 0
@@ -62,7 +66,8 @@ def examine(
     uint8 luma `[n, 32, 32]`, black where there is none. A portion that kills its worker, or takes more than
     `seconds`, is taken again file by file, and the file that does so alone is "unreadable".
 
-    paths: posix, relative to `folder`. sizes: of the files, in bytes; they decide the portions only.
+    paths: as in `finding.find`'s table of the dataset `folder`. sizes: of the files, in bytes; they decide
+    the portions only.
 
     Raises RuntimeError where worker processes can't be started.
     """
@@ -189,18 +194,14 @@ def _examine_file(path: str, folder: str, limits: Limits) -> tuple[Row, np.ndarr
     """The row and the thumbnail of one file. Raises nothing: what is wrong becomes the row's status."""
     sha256, width, height = "", 0, 0
     try:
-        data = _read(f"{folder}/{path}")
+        data = _read(str(open_path(folder, path)))
         sha256 = hashlib.sha256(data).hexdigest()
-        if finding.is_system_file(path):
-            raise UnusableImage("system file", "a hidden file, or one that a system leaves behind")
-        luma = decoding.decode_luma(data, limits.maximum_pixels)
+        luma, note = decoding.decode_luma(data, limits.maximum_pixels)
         height, width = luma.shape
         if min(width, height) < limits.minimum_side:
             reason = f"{width} x {height} px; the shorter side must have at least {limits.minimum_side}"
             raise UnusableImage("too small", reason)
-        if "/" not in path:
-            raise UnusableImage("no person", "the file lies in no person's folder")
-        return Row(width, height, sha256, "ok", "", *_measures(luma)), decoding.thumbnail(luma)
+        return Row(width, height, sha256, "ok", note, *_measures(luma)), decoding.thumbnail(luma)
     except UnusableImage as error:
         return Row(width, height, sha256, error.status, error.reason), None
     except MemoryError:
@@ -226,6 +227,7 @@ def _read(path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise UnusableImage("not an image", "not a regular file but a pipe or a device")
         if status.st_size > MAXIMUM_BYTES:
+            formats.check_supported(os.read(file, 4096))  # most are videos, and called so
             size = f"{status.st_size / 2**20:,.0f} MiB"
             raise UnusableImage("too large", f"a file of {size} is not read")
         data = os.read(file, status.st_size)

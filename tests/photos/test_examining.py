@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from src.photos import examining, finding
+from src.photos import decoding, examining, finding
 from src.photos.examining import Limits, Row
-from tests.photos.samples import fill, jpeg, photo
+from tests.photos.samples import encoded, fill, jpeg, photo
 
 
 def examined(
@@ -26,7 +26,7 @@ def examined(
     paths, sizes = images["path"].tolist(), images["bytes"].tolist()
     rows: dict[str, Row] = {}
     for positions, found, thumbs in examining.examine(
-        paths, sizes, folder, Limits(16, 10**8), seconds, workers
+        paths, sizes, folder, Limits(16, decoding.MAXIMUM_PIXELS), seconds, workers
     ):
         assert thumbs.shape == (len(positions), 32, 32) and thumbs.dtype == np.uint8
         assert not rows.keys() & {paths[position] for position in positions}
@@ -120,6 +120,49 @@ def test_workers_that_are_killed_from_outside_cost_nothing(tmp_path, monkeypatch
     disturbed = examined(folder, workers=1, after_each=kill)
     assert killed
     assert len(disturbed) == 300 and disturbed == expected
+
+
+def test_a_row_says_what_is_odd_and_how_it_was_read(tmp_path):
+    whole = jpeg(photo(0))
+    place = whole.index(b"\xff\xdb")
+    few = encoded((photo(1)[:, :, 0].astype(np.uint16) * 16), "PNG")
+    hidden = encoded(np.dstack([photo(2), np.zeros((160, 160), np.uint8)]), "PNG")
+    files = {
+        "anna/usual.jpg": whole,
+        "anna/warned.jpg": whole[:place] + b"\0\0\0" + whole[place:],
+        "anna/12 bits.png": few,
+        "anna/hidden.png": hidden,
+        "anna/phone.heic": encoded(photo(3), "HEIF"),
+        "anna/video.mp4": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(100),
+    }
+    rows = examined(fill(tmp_path, files))
+    assert {path: row.status for path, row in rows.items()} == {
+        path: "ok" if path != "anna/video.mp4" else "not supported" for path in files
+    }
+    assert rows["anna/usual.jpg"].reason == rows["anna/phone.heic"].reason == ""
+    assert "libjpeg warns" in rows["anna/warned.jpg"].reason
+    assert "white is taken to be 4,095" in rows["anna/12 bits.png"].reason
+    assert "transparent" in rows["anna/hidden.png"].reason
+    assert "a video (MP4)" in rows["anna/video.mp4"].reason
+    assert rows["anna/warned.jpg"][5:] == rows["anna/usual.jpg"][5:]
+    assert rows["anna/12 bits.png"].contrast > 0.1 and rows["anna/phone.heic"].width == 160
+
+
+def test_a_long_video_is_called_one_without_being_read(tmp_path):
+    folder = fill(
+        tmp_path, {"anna/long.mp4": b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "anna/long.jpg": b"\xff\xd8\xff"}
+    )
+    for file in folder.glob("anna/*"):
+        os.truncate(file, examining.MAXIMUM_BYTES + 1)
+    rows = examined(folder)
+    assert rows["anna/long.mp4"].status == "not supported" and "video" in rows["anna/long.mp4"].reason
+    assert rows["anna/long.jpg"].status == "too large"
+
+
+def test_two_hundred_million_pixels_fit_into_a_worker(tmp_path):
+    flat = cv2.imencode(".jpg", np.full((12_288, 16_384), 90, np.uint8))[1].tobytes()
+    row = examined(fill(tmp_path, {"anna/1.jpg": flat}))["anna/1.jpg"]
+    assert (row.status, row.width, row.height) == ("ok", 16_384, 12_288)
 
 
 def test_portions_hold_few_large_or_many_small_files(monkeypatch):
