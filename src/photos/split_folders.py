@@ -10,13 +10,16 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import cv2
 import pandas as pd
 from tqdm.auto import tqdm
 
 from src import artifacts
+from src.photos import decoding
 from src.photos.paths import open_path
 from src.photos.splitting import SPLITS
 
+_HEIC = {".heic", ".heif"}  # become JPEG in the split folders
 MANIFEST = "manifest.csv"  # in each split folder: what is in it, and where it comes from
 # torchvision's ImageFolder goes by these suffixes; what decodes the file goes by its contents.
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
@@ -28,9 +31,10 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 def materialise(images: pd.DataFrame, folder: Path, out: Path) -> pd.DataFrame:
     """Lays the split out as folders, `out/<split>/<person>/<photo>`, which any ImageFolder tool can read.
 
-    Photos are hard links into `folder`, copies where links fail, so never edit one: it may be the original. A
-    photo's name is its quality, its own name and a few digits that keep it unique; `manifest.csv` in each
-    folder tells where it comes from. A folder is complete or absent, and left alone where nothing changed.
+    Photos are hard links into `folder`, copies where links fail, so never edit one: it may be the original.
+    HEIC photos become JPEG. A photo's name is its quality, its own name and a few digits that keep it unique;
+    `manifest.csv` in each folder tells where it comes from. A folder is complete or absent, and left alone
+    where nothing changed.
 
     images: `splitting.split`'s table of the photos in `folder`; `path`, `identity`, `quality`, `sha256` and
     `split` are used.
@@ -166,12 +170,24 @@ def _build(folder: Path, files: pd.Series, sources: Iterator[Path], manifest: st
             for person in {name.partition("/")[0] for name in files}:
                 (folder / person).mkdir()
             for name, source in zip(files, sources, strict=True):
-                copied += not _link(source, folder / name)
+                if source.suffix.lower() in _HEIC:
+                    _convert(source, folder / name)
+                    copied += 1
+                else:
+                    copied += not _link(source, folder / name)
                 bar.update()
     except OSError:
         _discard(folder)
         raise
     return f"{len(files) - copied} linked, {copied} copied" if copied else "linked"
+
+
+def _convert(source: Path, target: Path) -> None:
+    """Writes a HEIC photo, which few tools can read, as JPEG."""
+    if not source.is_file():
+        raise FileNotFoundError(f"{source} has gone since it was read: run again from the first stage.")
+    pixels = cv2.cvtColor(decoding.read_rgb(source), cv2.COLOR_RGB2BGR)
+    target.write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.photos import split_folders, splitting
+from src.photos import cleaning, finding, split_folders, splitting
 from src.photos.splitting import SPLITS
-from tests.photos.samples import cleaned_table
+from tests.photos.samples import cleaned_table, encoded, photo, write
 
 
 def names_in(folder):
@@ -236,3 +236,17 @@ def test_names_are_unique_and_safe_on_any_file_system():
             assert part.partition(".")[0].lower() not in {"con", "nul"}
         assert name.endswith((".jpg", ".jpeg"))
     assert "Ann" not in set(names.str.partition("/")[0])
+
+
+def test_heic_becomes_jpeg_which_any_tool_reads(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    album = {f"{who}/{i}.HEIC": 10 * w + i for w, who in enumerate("ab") for i in range(3)}
+    for name, seed in album.items():
+        write(tmp_path / "photos" / name, encoded(photo(seed), "HEIF", quality=90))
+    folder = tmp_path / "photos"
+    images = splitting.split(cleaning.clean(finding.find(folder), folder, workers=1))
+    split_folders.materialise(images, folder, tmp_path / "out")
+    made = list((tmp_path / "out").rglob("*.jpg"))
+    assert len(made) == (images["status"] == "ok").sum() == 6
+    assert all(file.read_bytes().startswith(b"\xff\xd8") for file in made)
