@@ -30,6 +30,16 @@ def without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def concordance(counts: Counts) -> np.ndarray:
+    """The AUC inside each bin of `cluster_score` [C], from the finer bins that it holds; 0.5 where empty."""
+    genuine, impostor = (on_coarse_grid(counts, part) for part in (counts.genuine, counts.impostor))
+    at = np.searchsorted(counts.cluster_score, counts.score, side="right") - 1
+    higher = np.cumsum(genuine)[at] - np.cumsum(counts.genuine) + counts.genuine / 2  # in the same bin
+    pairs = genuine * impostor
+    won = on_coarse_grid(counts, counts.impostor * higher)
+    return np.divide(won, pairs, out=np.full(len(pairs), 0.5), where=pairs > 0)
+
+
 # ---------------------------------------------------------------- one model
 
 

@@ -1,38 +1,24 @@
 """Every pair of a test set, scored and counted: what all verification results are made from.
 
 A score is the cosine of two embeddings. A genuine pair shows one person, an impostor pair two. However many
-pairs there are, they are never held: blocks of the similarity matrix are counted by score and forgotten.
+pairs there are: see `counting`.
 """
 
 import itertools
-import os
-import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
+from src.evaluation import counting
 from src.limits import NotPossible
 
 QUALITIES = ("high", "low", "unknown")
-STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
-
-# Scores are counted by code: the cosine on a grid of 2**21 steps (1e-6 apart), with room below for two codes
-# that are no score. A code's high 12 bits are its coarse code, by which pairs are counted per cluster.
-_CODES, _COARSE = 2**21, 2**12
-_SHIFT = 9
-_LEFT_OUT, _FAILED = 0, 512  # coarse 0: no pair; coarse 1: a photo without an embedding matches nothing
-STEPS = 2**20 - 1024  # codes from cosine 0 to cosine 1
-_ZERO = 2**20  # the code of cosine 0
+STRATA = counting.STRATA
 NO_ROW = -1  # in the place of a row of the embeddings, for a photo too small to have one
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _CLUSTERS = 300  # people; where there are more, they are put into so many clusters
-_MANY = 20_000  # photos from which a GPU is worth starting
 
 
 @dataclass(frozen=True)
@@ -51,14 +37,18 @@ class Trials:
 class Counts:
     """The pairs of one model in one stratum of a test set, counted by score.
 
-    A score of -inf is that of a pair with a failure to enrol. A cluster is a person or, where there are very
-    many, a part of the people. For each, the pairs with at least one photo of that cluster are counted too,
-    by scores on a coarser grid.
+    Scores that are too many are put into bins by rank, from `score` to `top`; `order` is what the AUC, with
+    scores of a bin taken as ties, lacks to that of the scores themselves. A score of -inf is that of a pair
+    with a failure to enrol, and has a bin of its own. A cluster is a person or, where there are very many, a
+    part of the people. For each, the pairs with at least one photo of that cluster are counted too, in bins
+    that hold one or more of the others.
     """
 
-    score: np.ndarray  # float64 [K], ascending
+    score: np.ndarray  # float64 [K], ascending: the lowest of each bin
+    top: np.ndarray  # float64 [K]: the highest of each bin
     genuine: np.ndarray  # int64 [K]
     impostor: np.ndarray  # int64 [K]
+    order: float
     cluster_score: np.ndarray  # float64 [C], ascending
     cluster_genuine: np.ndarray  # int64 [U, C]
     cluster_impostor: np.ndarray  # int64 [U, C]
@@ -70,7 +60,6 @@ class Counts:
 
 
 Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
-Tables = dict[tuple[int, int], np.ndarray]  # by the two qualities: [2, ...], genuine pairs and all
 
 
 def trials(faces: pd.DataFrame, split: str, images: pd.DataFrame | None = None) -> Trials:
@@ -140,8 +129,9 @@ def evaluate(
     embeddings: float32 [N, D] unit rows by model, or NotPossible, which is left out; all-NaN rows are
     failures to enrol. Their pairs match at no threshold ("non_match"), or photos that any of the models fails
     on are dropped for all ("exclude").
-    device: where pairs are counted, "numpy" (all cores) or a device of torch; by default CUDA for large test
-    sets if torch is imported and sees it, else numpy. Scores agree within rounding, a step of the 1e-6 grid.
+    device: where the pairs of large test sets are counted, "numpy" (all cores) or a device of torch; by
+    default CUDA if torch is imported and sees it, else numpy. Scores agree within rounding. Test sets of up
+    to 10 million pairs are always counted on cores.
     A stratum of which the test set has no photos is not in the results.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
     there are no models, no test sets, or no photos left.
@@ -234,20 +224,6 @@ def genuine_pairs(test: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 # ---------------------------------------------------------------- counting pairs
 
 
-@dataclass(frozen=True)
-class _Photos:
-    """Photos of a test set in the order of counting, and the tiles of their similarity matrix."""
-
-    vectors: np.ndarray  # float32 [n, D], unit rows; zero where missing
-    failed: np.ndarray  # bool [n]
-    identity: np.ndarray  # int64 [n]
-    cluster: np.ndarray  # int64 [n], below clusters
-    group: np.ndarray  # int64 [n]; -1 where no other photo shares it
-    clusters: int
-    tiles: list[tuple[slice, slice]]  # of the diagonal and above, each of one quality by one
-    keys: list[tuple[int, int]]  # the two qualities of each tile
-
-
 def count_pairs(
     vectors: np.ndarray, test: Trials, keep: np.ndarray, missing: np.ndarray, device: str | None = None
 ) -> dict[str, Counts]:
@@ -270,7 +246,7 @@ def count_pairs(
         for start in range(first, stop, _TILE)
     ]
     tiles = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
-    photos = _Photos(
+    photos = counting.Photos(
         vectors=np.nan_to_num(vectors[order]),
         failed=missing[order],
         identity=test.identity[order],
@@ -280,128 +256,20 @@ def count_pairs(
         tiles=tiles,
         keys=[(int(quality[a.start]), int(quality[b.start])) for a, b in tiles],
     )
-    if device is None:
-        device = "cuda" if len(order) >= _MANY and _sees_cuda() else "numpy"
-    fine, coarse = _on_cores(photos) if device == "numpy" else _on_device(photos, device)
-
     strata = {}
-    for name, wanted in STRATA.items():
-        keys = [key for key in fine if wanted in (None, key)]
-        if keys:
-            inside = np.isin(test.quality, np.unique(keys))
-            strata[name] = _compressed(
-                [fine[key] for key in keys],
-                np.sum([coarse[key] for key in keys], 0),
-                people=len(np.unique(test.identity[inside & keep])),
-                photos=int(inside.sum()),
-                failed=int((inside & missing).sum()),
-                excluded=int((inside & ~keep).sum()),
-                pairs=sum(_number_of_pairs(quality, *key) for key in keys),
-            )
+    for name, tally in counting.counted(photos, device).items():
+        keys = counting.in_stratum(photos.keys)[name]
+        inside = np.isin(test.quality, np.unique(keys))
+        counted = int(tally.genuine.sum() + tally.impostor.sum())
+        strata[name] = Counts(
+            *tally,
+            people=len(np.unique(test.identity[inside & keep])),
+            photos=int(inside.sum()),
+            failed=int((inside & missing).sum()),
+            excluded=int((inside & ~keep).sum()),
+            left_out=sum(_number_of_pairs(quality, *key) for key in keys) - counted,
+        )
     return strata
-
-
-def _on_cores(photos: _Photos) -> tuple[Tables, Tables]:
-    """Counts on all cores: by code [2, _CODES], by cluster and coarse code [2, clusters, _COARSE]."""
-    vectors, failed, identity = photos.vectors, photos.failed, photos.identity
-    cluster, group = photos.cluster, photos.group
-    fine = {key: np.zeros((2, _CODES), np.int64) for key in set(photos.keys)}
-    coarse = {key: np.zeros((2, photos.clusters, _COARSE), np.int64) for key in set(photos.keys)}
-    lock = Lock()
-
-    def work(tile: tuple[slice, slice], key: tuple[int, int]) -> None:
-        a, b = tile
-        codes = _codes(vectors[a], vectors[b], failed[a], failed[b])
-        if a == b:
-            codes[np.tri(len(codes), dtype=bool)] = _LEFT_OUT
-        for g in np.intersect1d(group[a], group[b]):
-            if g >= 0:
-                codes[np.ix_(group[a] == g, group[b] == g)] = _LEFT_OUT
-        genuine, genuine_cluster = _within(codes, identity[a], identity[b], cluster[a])
-        inside, inside_cluster = _within(codes, cluster[a], cluster[b], cluster[a])
-        with lock:
-            np.add.at(fine[key][0], genuine, 1)
-            np.add.at(fine[key][1], codes.ravel(), 1)
-            np.add.at(coarse[key][0].ravel(), genuine_cluster * _COARSE + (genuine >> _SHIFT), 1)
-            # what follows counts these twice, by row and by column
-            np.subtract.at(coarse[key][1].ravel(), inside_cluster * _COARSE + (inside >> _SHIFT), 1)
-        codes >>= _SHIFT
-        for clusters, shape in ((cluster[a], (-1, 1)), (cluster[b], (1, -1))):
-            first, last = int(clusters.min()), int(clusters.max()) + 1
-            labels = codes + (clusters - first).reshape(shape) * _COARSE
-            table = np.bincount(labels.ravel(), minlength=(last - first) * _COARSE)
-            with lock:
-                coarse[key][1, first:last] += table.reshape(-1, _COARSE)
-
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.map(work, photos.tiles, photos.keys)
-        for _ in tqdm(done, "pairs", len(photos.tiles), leave=False, disable=len(photos.tiles) < 100):
-            pass
-    return fine, coarse
-
-
-def _sees_cuda() -> bool:
-    # not imported for this: where there is no GPU, that alone would take as much memory as all else
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_available()
-
-
-def _on_device(photos: _Photos, device: str) -> tuple[Tables, Tables]:
-    """The counts of `_on_cores`, made on a device of torch and copied from there once, at the end."""
-    import torch  # not at the top: whoever counts on cores needs no torch
-
-    vectors, failed, identity, cluster, group = (
-        torch.from_numpy(part).to(device)
-        for part in (photos.vectors, photos.failed, photos.identity, photos.cluster, photos.group)
-    )
-    one = torch.ones(1, dtype=torch.int64, device=device)
-    # [impostor, genuine] pairs, flat: by code, and by cluster and coarse code
-    sizes = (2 * _CODES, 2 * photos.clusters * _COARSE)
-    tables = {key: [one.new_zeros(size) for size in sizes] for key in set(photos.keys)}
-
-    def add(table: torch.Tensor, labels: torch.Tensor) -> None:
-        table.scatter_add_(0, labels.view(-1), one.expand(labels.numel()))
-
-    matmul = torch.backends.cuda.matmul
-    setting, exact = (
-        ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
-    )
-    before = getattr(matmul, setting)
-    setattr(matmul, setting, exact)  # TF32 would err by 1e-3, a thousand codes
-    try:
-        for (a, b), key in zip(photos.tiles, photos.keys, strict=True):
-            fine, coarse = tables[key]
-            codes = (vectors[a] @ vectors[b].T).mul_(STEPS).add_(_ZERO).long()
-            codes.masked_fill_(failed[a, None] | failed[b], _FAILED)
-            apart = (group[a, None] != group[b]) | (group[b] < 0)
-            codes.masked_fill_(~(apart.triu_(1) if a == b else apart), _LEFT_OUT)
-            genuine = (identity[a, None] == identity[b]).long()
-            add(fine, codes + genuine * _CODES)
-            codes >>= _SHIFT
-            codes += genuine * (photos.clusters * _COARSE)
-            add(coarse, codes + cluster[a, None] * _COARSE)
-            # by its column a pair counts too, unless that is of the same cluster
-            codes.masked_fill_(cluster[a, None] == cluster[b], _LEFT_OUT)
-            add(coarse, codes + cluster[b] * _COARSE)
-    finally:
-        setattr(matmul, setting, before)
-
-    def copied(at: int, shape: tuple[int, ...]) -> Tables:
-        counts = {key: flat[at].view(2, *shape).cpu().numpy() for key, flat in tables.items()}
-        return {key: np.stack([genuine, impostor + genuine]) for key, (impostor, genuine) in counts.items()}
-
-    return copied(0, (_CODES,)), copied(1, (photos.clusters, _COARSE))
-
-
-def _codes(a: np.ndarray, b: np.ndarray, a_failed: np.ndarray, b_failed: np.ndarray) -> np.ndarray:
-    """The codes [n, m] of the scores of unit rows [n, D] with unit rows [m, D]."""
-    scores = a @ b.T
-    scores *= STEPS
-    scores += _ZERO
-    codes = scores.astype(np.int64)
-    codes[a_failed] = _FAILED
-    codes[:, b_failed] = _FAILED
-    return codes
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
@@ -413,54 +281,3 @@ def _number_of_pairs(quality: np.ndarray, a: int, b: int) -> int:
     """How many pairs photos of these qualities [n] make of one photo of quality `a` and one of `b`."""
     n, m = int((quality == a).sum()), int((quality == b).sum())
     return n * (n - 1) // 2 if a == b else n * m
-
-
-def _within(
-    codes: np.ndarray, rows: np.ndarray, columns: np.ndarray, cluster: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of a tile's pairs whose row and column have the same label, and the cluster of each.
-
-    rows, columns: labels, equal ones in a run; cluster: of each row.
-    """
-    parts, clusters = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for label in np.intersect1d(rows, columns):
-        r, c = np.flatnonzero(rows == label), np.flatnonzero(columns == label)
-        block = codes[r[0] : r[-1] + 1, c[0] : c[-1] + 1].ravel()
-        parts.append(block)
-        clusters.append(np.full(len(block), cluster[r[0]]))
-    return np.concatenate(parts), np.concatenate(clusters)
-
-
-def _compressed(
-    fine: list[np.ndarray],
-    coarse: np.ndarray,
-    people: int,
-    photos: int,
-    failed: int,
-    excluded: int,
-    pairs: int,
-) -> Counts:
-    """The counts without scores and clusters that no pair has.
-
-    fine: [2, _CODES] of the qualities of a stratum; coarse: [2, clusters, _COARSE]; both genuine pairs and
-    all. pairs: those of the stratum, near-duplicates included.
-    """
-    used = np.flatnonzero(np.any([part[1] for part in fine], 0))
-    used = used[used != _LEFT_OUT]
-    genuine, total = (np.sum([part[row, used] for part in fine], 0) for row in (0, 1))
-    used_coarse = np.flatnonzero(np.bincount(used >> _SHIFT))
-    coarse_genuine, coarse_total = coarse[:, coarse[1].any(1)][..., used_coarse]
-    coarse_score = ((used_coarse << _SHIFT) - _ZERO) / STEPS
-    return Counts(
-        score=np.where(used == _FAILED, -np.inf, (used + 0.5 - _ZERO) / STEPS),
-        genuine=genuine,
-        impostor=total - genuine,
-        cluster_score=np.where(used_coarse == _FAILED >> _SHIFT, -np.inf, coarse_score),
-        cluster_genuine=coarse_genuine,
-        cluster_impostor=coarse_total - coarse_genuine,
-        people=people,
-        photos=photos,
-        failed=failed,
-        excluded=excluded,
-        left_out=pairs - int(total.sum()),
-    )

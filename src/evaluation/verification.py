@@ -4,6 +4,7 @@ A score is the cosine of two embeddings; a pair is accepted where its score reac
 ISO/IEC 19795-1, with the names face recognition uses: a genuine pair shows one person, an impostor pair two;
 FAR (false match rate) is the share of impostor pairs accepted, FRR (false non-match rate) that of genuine
 pairs rejected, TAR = 1 - FRR; FTE is the share of photos a model gives no embedding for.
+What becomes of pairs with a failure to enrol, `curves` says.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src.evaluation.curves import (
+    FARS,
+    area,
+    auc_of,
+    auc_without_each,
+    d_prime,
+    far_and_tar,
+    measures,
+    middle,
+    reachable,
+    reachable_without_each,
+)
 from src.evaluation.hardest import hardest
 from src.evaluation.intervals import (
     auc_difference,
@@ -23,7 +36,6 @@ from src.evaluation.intervals import (
 )
 from src.evaluation.pairs import (
     QUALITIES,
-    STEPS,
     STRATA,
     Counts,
     Results,
@@ -59,6 +71,7 @@ __all__ = [
     "histogram",
     "measures",
     "on_val",
+    "reachable",
     "reasons",
     "report",
     "roc",
@@ -68,7 +81,6 @@ __all__ = [
     "trials",
 ]
 
-FARS = {f"tar_far_1e-{digits}": 10.0**-digits for digits in (1, 2, 3, 4)}
 # Impostor pairs that must be expected above a threshold for its FAR to be reported ("rule of 30").
 SUPPORT = 30
 
@@ -93,7 +105,7 @@ def auc(embeddings: np.ndarray, identity: np.ndarray) -> float:
     vectors = checked(embeddings, test.rows, "the model")
     everything = np.ones(n, bool)
     counts = count_pairs(vectors, test, everything, np.isnan(vectors[:, 0]))["all"]
-    return float(area(*far_and_tar(counts.genuine, counts.impostor)))
+    return auc_of(counts)
 
 
 def has_pairs(identity: np.ndarray | pd.Series) -> bool:
@@ -123,9 +135,10 @@ def report(
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
     on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose
     FAR the pairs cannot support is NaN, and `unsupported` names it; an interval is NaN with fewer than three
-    people. pauc is the mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol,
-    fte the model's own failures per photo, excluded the photos dropped for all models because one of them
-    fails.
+    people, and where no pair has a score. An EER that no threshold reaches is NaN, and `note` says so. Pairs
+    of failures to enrol have half credit in the AUC, none in any other measure (see `curves`). pauc is the
+    mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol, fte the model's own
+    failures per photo, excluded the photos dropped for all models because one of them fails.
     """
     if not results:
         raise ValueError("there are no results to report")
@@ -148,7 +161,7 @@ def report(
                     rows.append(labels | {"note": why})
                     continue
                 lacking = " and no ".join(kind for kind in ("genuine", "impostor") if not model.row[kind])
-                note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else ""
+                note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else model.note
                 rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
     return pd.DataFrame(rows)
 
@@ -163,9 +176,10 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
 
     models: counts by model and stratum, as of `on_val`. One row per model, with the FAR and TAR there. Scores
     at or above the threshold are accepted; apply it to the test sets with `at_thresholds`. `note` says where
-    the impostor pairs are too few for such a FAR, or where there are no scores to choose on; then there is
-    no threshold (NaN). Columns: model, target_far, threshold, far, tar, genuine and
-    impostor (pairs), note. Raises ValueError where `target_far` does not lie between 0 and 1.
+    the impostor pairs are too few for such a FAR, where failures to enrol keep it from being reached, or
+    where there are no scores to choose on; then there is no threshold (NaN). Columns: model, target_far,
+    threshold, far, tar, genuine and impostor (pairs), note. Raises ValueError where `target_far` does not lie
+    between 0 and 1.
     """
     if not 0 < target_far < 1:
         raise ValueError(f"target_far is {target_far}; it must lie between 0 and 1")
@@ -177,18 +191,21 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
             continue
         counts = strata["all"]
         fars = far_and_tar(counts.genuine, counts.impostor)[0][1:]
-        allowed = int((fars <= target_far).sum())  # of the scores, from the highest
-        scores = counts.score[np.isfinite(counts.score)]
+        scored = np.isfinite(counts.score)
+        allowed = int((fars <= target_far)[: scored.sum()].sum())  # of the scores, from the highest
         threshold = np.nan
-        if len(scores):
-            edges = np.concatenate([scores[:1] - 1 / STEPS, scores, scores[-1:] + 1 / STEPS])
-            at = max(len(scores) - allowed, 0)
-            threshold = float((edges[at] + edges[at + 1]) / 2)  # half-way to the next, clear of rounding
+        if scored.any():
+            scores, tops = counts.score[scored], counts.top[scored]
+            at = len(scores) - allowed
+            below, above = np.append(scores[0] - 1e-6, tops)[at], np.append(scores, tops[-1] + 1e-6)[at]
+            threshold = float((below + above) / 2)  # half-way to the next, clear of rounding
         far, tar = (_share_accepted(counts, part, threshold) for part in (counts.impostor, counts.genuine))
         pairs = int(counts.impostor.sum())
         note = ""
-        if not len(scores):
+        if not scored.any():
             note = "not possible: no pair has a score"
+        elif allowed == scored.sum():
+            note = f"failures to enrol end the curve below this FAR, at {far:.3g}: every score is accepted"
         elif pairs * target_far < SUPPORT:
             note = f"{pairs} impostor pairs are few for this FAR"
         rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
@@ -216,7 +233,8 @@ def threshold_of(chosen: pd.DataFrame, model: str) -> float:
 def at_thresholds(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
     """FAR and TAR, with 95 % intervals, at the thresholds that `thresholds` chose on `val`.
 
-    One row per test set, model and stratum; NaN where there is no threshold. Columns: model, test, quality,
+    One row per test set, model and stratum; NaN where there is no threshold, no interval where no pair has a
+    score. Columns: model, test, quality,
     threshold, target_far, far, far_low, far_high, tar, tar_low, tar_high.
     """
     rows = []
@@ -232,6 +250,8 @@ def at_thresholds(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
                 ):
                     row[name] = _share_accepted(counts, part, threshold)
                     left_out = _share_accepted_without_each(counts, part, clusters, threshold)
+                    if not np.isfinite(counts.score).any():
+                        left_out[:] = np.nan
                     weights = clusters.sum(1)
                     row[f"{name}_low"], row[f"{name}_high"] = interval(row[name], left_out, weights)
                 rows.append(row)
@@ -245,7 +265,8 @@ def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points
     """ROC curves for drawing: per model, FAR and TAR with the 95 % interval of the TAR.
 
     models: counts by model and stratum. The FARs are spaced evenly on a log scale, from the lowest that the
-    pairs support to 1. `auc` is the model's own. Models without pairs in the stratum `quality` are left out.
+    pairs support to the highest that a threshold reaches: 1, or less where there are failures to enrol. `auc`
+    is the model's own. Models without scores of impostor pairs in the stratum `quality` are left out.
     Columns: model, far, tar, low, high, auc. Raises NotPossible where no model has such pairs.
     """
     tables = []
@@ -253,15 +274,18 @@ def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points
         if quality not in strata:
             continue
         counts = strata[quality]
-        far, tar = far_and_tar(counts.genuine, counts.impostor)
-        fars = np.geomspace(min(1.0, SUPPORT / max(counts.impostor.sum(), 1)), 1, points)
-        curves = zip(*far_and_tar(*without_each(counts)), strict=True)
+        far, tar = reachable(counts)
+        if not far[-1] > 0:
+            continue
+        lowest = min(far[-1], SUPPORT / max(counts.impostor.sum(), 1))
+        fars = np.geomspace(lowest, far[-1], points)
+        curves = zip(*reachable_without_each(counts), strict=True)
         left_out = np.array([np.interp(fars, *curve) for curve in curves])
         tars = np.interp(fars, far, tar)
         weights = counts.cluster_genuine.sum(1)
         bounds = [interval(value, left_out[:, i], weights) for i, value in enumerate(tars)]
         low, high = np.array(bounds).T
-        table = {"model": name, "far": fars, "tar": tars, "low": low, "high": high, "auc": area(far, tar)}
+        table = {"model": name, "far": fars, "tar": tars, "low": low, "high": high, "auc": auc_of(counts)}
         tables.append(pd.DataFrame(table))
     if not tables:
         raise NotPossible(f"there are no {quality} pairs")
@@ -287,7 +311,7 @@ def histogram(models: Mapping[str, Mapping[str, Counts]], model: str, bins: int 
     scored = np.isfinite(counts.score)
     if not scored.any():
         raise NotPossible("there are no scores: every pair has a failure to enrol")
-    score = counts.score[scored]
+    score = middle(counts)[scored]
     edges = np.linspace(score[0] - 1e-6, score[-1] + 1e-6, bins + 1)
     table = {"score": (edges[1:] + edges[:-1]) / 2}
     for name, part in (("genuine", counts.genuine), ("impostor", counts.impostor)):
@@ -334,69 +358,14 @@ def discard(
     return pd.DataFrame(rows, columns=["model", "discarded", "frr", "genuine"])
 
 
-# ---------------------------------------------------------------- measures of counts
-
-
-def far_and_tar(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FAR and TAR [..., K + 1] of counts [..., K] by ascending score, from no pair accepted to all."""
-    shares = []
-    for counts in (impostor, genuine):
-        accepted = np.zeros((*counts.shape[:-1], counts.shape[-1] + 1))
-        np.cumsum(counts[..., ::-1], -1, out=accepted[..., 1:])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            shares.append(accepted / accepted[..., -1:])
-    return shares[0], shares[1]
-
-
-def area(far: np.ndarray, tar: np.ndarray, until: float = 1.0) -> np.ndarray:
-    """Mean TAR over FARs from 0 to `until`, of curves [..., K + 1]; ties count half."""
-    steps = np.diff(np.minimum(far, until), axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = np.nan_to_num(np.diff(tar, axis=-1) / np.diff(far, axis=-1), posinf=0.0)
-    mean = (steps * (tar[..., :-1] + slope * steps / 2)).sum(-1) / until
-    return np.where(np.isnan(tar[..., -1]), np.nan, mean)
-
-
-def measures(far: np.ndarray, tar: np.ndarray) -> dict[str, np.ndarray]:
-    """Every measure of ROC curves [..., K + 1]: auc, pauc, eer and the TARs at FARS."""
-    curves = zip(far.reshape(-1, far.shape[-1]), tar.reshape(-1, far.shape[-1]), strict=True)
-    tars = np.array([np.interp(list(FARS.values()), *curve) for curve in curves])
-    tars = tars.reshape(*far.shape[:-1], -1)
-    values = {"auc": area(far, tar), "pauc": area(far, tar, 0.1), "eer": _crossing(far + tar - 1, far)}
-    return values | {name: tars[..., i] for i, name in enumerate(FARS)}
-
-
-def _crossing(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`values` [..., K] where `rising` [..., K] passes 0, linear from point to point.
-
-    `rising` must not fall.
-    """
-    after = np.clip((rising <= 0).sum(-1, keepdims=True), 1, rising.shape[-1] - 1)
-    x0, x1 = (np.take_along_axis(rising, at, -1)[..., 0] for at in (after - 1, after))
-    y0, y1 = (np.take_along_axis(values, at, -1)[..., 0] for at in (after - 1, after))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(x1 > x0, np.clip(-x0 / (x1 - x0), 0, 1), 0.0)
-    return np.where(np.isnan(rising[..., -1]), np.nan, y0 + share * (y1 - y0))
-
-
-def _d_prime(counts: Counts) -> float:
-    """Distance of the mean scores in standard deviations; failures to enrol have no score."""
-    scored = np.isfinite(counts.score)
-    moments = []
-    for weights in (counts.genuine[scored], counts.impostor[scored]):
-        if not weights.sum():
-            return np.nan
-        mean = np.average(counts.score[scored], weights=weights)
-        moments.append((mean, np.average((counts.score[scored] - mean) ** 2, weights=weights)))
-    (genuine, genuine_variance), (impostor, impostor_variance) = moments
-    spread = np.sqrt((genuine_variance + impostor_variance) / 2)
-    return float((genuine - impostor) / spread) if spread else np.nan
+# ---------------------------------------------------------------- a row of the report
 
 
 class _Measured(NamedTuple):
     row: dict[str, Any]  # of the report
     left_out: dict[str, np.ndarray]  # by measure: the measure without each cluster [U]
     weights: np.ndarray  # int64 [U]: genuine pairs of each cluster
+    note: str  # what could not be measured, and why
 
 
 def _measured(counts: Counts) -> _Measured:
@@ -411,8 +380,12 @@ def _measured(counts: Counts) -> _Measured:
         "left_out": counts.left_out,
         "fte": counts.failed / max(counts.photos, 1),
     }
-    values = measures(*far_and_tar(counts.genuine, counts.impostor))
-    left_out = measures(*far_and_tar(*without_each(counts)))
+    failures = bool(np.isneginf(counts.score).any())
+    values = measures(*far_and_tar(counts.genuine, counts.impostor), failures)
+    left_out = measures(*far_and_tar(*without_each(counts)), failures)
+    values["auc"], left_out["auc"] = np.array(auc_of(counts)), auc_without_each(counts)
+    if not np.isfinite(counts.score).any():
+        left_out = {name: np.full(len(value), np.nan) for name, value in left_out.items()}
     weights = counts.cluster_genuine.sum(1)
     unsupported = [name for name, far in FARS.items() if impostor * far < SUPPORT]
     for name, value in values.items():
@@ -422,9 +395,15 @@ def _measured(counts: Counts) -> _Measured:
             left_out[name] = np.full(len(weights), np.nan)
         bounds = auc_interval if name == "auc" else interval
         row[f"{name}_low"], row[f"{name}_high"] = bounds(row[name], left_out[name], weights)
-    row["d_prime"] = _d_prime(counts)
+    row["d_prime"] = d_prime(counts)
     row["unsupported"] = ", ".join(unsupported)
-    return _Measured(row, left_out, weights)
+    note = ""
+    if failures and np.isnan(row["eer"]):
+        end = [float(rate[-1]) for rate in reachable(counts)]
+        note = f"EER not reached: failures to enrol end the curve at FAR {end[0]:.3g}, TAR {end[1]:.3g}"
+    if failures and len(counts.score) == 1:
+        note = "EER not reached: no pair has a score, and nothing an interval"
+    return _Measured(row, left_out, weights, note)
 
 
 def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
