@@ -2,9 +2,13 @@
 
     python -m benchmarks.detection_rate --root FACE_TEST_DATA frmdb lfw3d study6
     python -m benchmarks.detection_rate --root FACE_TEST_DATA --faithful frmdb lfw3d study6
+    python -m benchmarks.detection_rate --root FACE_TEST_DATA --spoilt lfw3d study6
 
 As shipped, a pair with a photo in which no face is found is a non-match. With --faithful, every photo also
 goes through `FaceAnalysis` itself, and the largest differences from our baseline are shown.
+
+With --spoilt, photos are spoilt on purpose instead: turned; somebody else's larger photo put beside; put
+under another name. What is told of them is counted, and what is told of those that were left as they are.
 """
 
 import argparse
@@ -20,7 +24,7 @@ from insightface.app import FaceAnalysis
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
-from src.packs import faces
+from src.packs import choice, faces
 from src.packs.as_shipped import as_shipped
 from src.packs.pack import Pack, load
 from src.photos import decoding, finding
@@ -88,6 +92,100 @@ def compare(table: pd.DataFrame, shipped: np.ndarray, folder: Path, pack: Pack) 
     )
 
 
+# ---------------------------------------------------------------- spoilt photos
+
+
+def spoil(name: str, folder: Path, pack: Pack, photos: int) -> None:
+    """Prints what becomes of photos that are turned, have another face beside, or bear another name."""
+    images = finding.find(folder).assign(status="ok", split="all")
+    images["group"] = range(len(images))
+    images = images.sort_values("path").groupby("identity").head(photos).reset_index(drop=True)
+    candidates, cuts = faces.every_face(images, folder, pack)
+    looks = unit(pack.recognise(cuts))
+    table = chosen(images, candidates, cuts, looks)
+    print(
+        f"\n{name}, left as they are: {len(table)} photos, {len(candidates)} faces, "
+        f"{(table['turned'] > 0).sum()} turned, {(table['rank'] > 1).sum()} with not the largest face; "
+        f"doubtful: {choice.doubtful(table)['doubt'].value_counts().to_dict()}"
+    )
+    turned(images, table, folder, pack)
+    beside(images, table, folder, pack)
+    counts = [misnamed(images, candidates, cuts, looks, seed) for seed in range(10)]
+    print(f"10 photos under another name, ten times: among the first 20 doubtful {counts}")
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def chosen(
+    images: pd.DataFrame, candidates: pd.DataFrame, cuts: np.ndarray, looks: np.ndarray
+) -> pd.DataFrame:
+    return faces.table(images, choice.choose(candidates, cuts, looks, images)[0])
+
+
+def turned(images: pd.DataFrame, table: pd.DataFrame, folder: Path, pack: Pack) -> None:
+    """Of 150 photos with a face, turned three ways: how many are told to be, and give the same face."""
+    found = table[table["found"] != faces.WHOLE]
+    for degrees in (90, 180, 270):
+        told = alike = 0
+        some = found["path"].iloc[:: max(1, len(found) // 150)]
+        for path in tqdm(some, leave=False):
+            photo = decoding.read_rgb(finding.open_path(folder, path))
+            _, upright = faces.find_face(photo, pack)
+            row, crop = faces.find_face(np.ascontiguousarray(np.rot90(photo, -degrees // 90)), pack)
+            told += row["turned"] == 360 - degrees
+            alike += np.prod(unit(pack.recognise(np.stack([upright, crop]))), axis=0).sum() > 0.7
+        print(f"turned by {degrees}: {told} of {len(some)} told, {alike} give the face of the upright photo")
+
+
+def beside(images: pd.DataFrame, table: pd.DataFrame, folder: Path, pack: Pack) -> None:
+    """48 photos with a face, 3 a person at most, with somebody else's photo beside, half as large again."""
+    found = table[table["found"] != faces.WHOLE]
+    spoilt = found.sample(frac=1, random_state=0).groupby("identity").head(3).index[:48]
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        for i, path in enumerate(images["path"]):
+            photo = decoding.read_rgb(finding.open_path(folder, path))
+            if i in spoilt:
+                other = rng.choice(images["path"][images["identity"] != images["identity"][i]])
+                larger = decoding.read_rgb(finding.open_path(folder, other))
+                height = photo.shape[0] * 3 // 2
+                width = round(larger.shape[1] * height / larger.shape[0])
+                canvas = np.full((height, photo.shape[1] + width, 3), 127, np.uint8)
+                canvas[-photo.shape[0] :, : photo.shape[1]] = photo
+                canvas[:, photo.shape[1] :] = cv2.resize(larger, (width, height))
+                photo = canvas
+            cv2.imwrite(f"{place}/{i}.png", photo[..., ::-1])
+        named = images.assign(path=[f"{i}.png" for i in images.index])
+        candidates, cuts = faces.every_face(named, Path(place), pack)
+    table = chosen(named, candidates, cuts, unit(pack.recognise(cuts)))
+    whose = np.array([image_width(folder, images["path"][i]) for i in spoilt])
+    largest = candidates.drop_duplicates("path").reset_index(drop=True)
+    right = [int((t.loc[spoilt, ["left", "right"]].mean(axis=1) < whose).sum()) for t in (largest, table)]
+    others = int((table.drop(spoilt)["rank"] > 1).sum())
+    print(
+        f"another, larger face beside: right in {right[0]} of {len(spoilt)} by size, in {right[1]} by "
+        f"agreement; of the others {others} changed"
+    )
+
+
+def image_width(folder: Path, path: str) -> int:
+    return decoding.read_rgb(finding.open_path(folder, path)).shape[1]
+
+
+def misnamed(
+    images: pd.DataFrame, candidates: pd.DataFrame, cuts: np.ndarray, looks: np.ndarray, seed: int
+) -> int:
+    """How many of 10 photos that are put under another name are among the first 20 doubtful."""
+    rng = np.random.default_rng(seed)
+    rows, people = rng.choice(len(images), 10, replace=False), images["identity"].unique()
+    names = images["identity"].to_numpy().copy()
+    names[rows] = [rng.choice(people[people != names[i]]) for i in rows]
+    sheet = choice.doubtful(chosen(images.assign(identity=names), candidates, cuts, looks))
+    return len(set(sheet.index[:20]) & set(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -96,12 +194,17 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=os.environ.get("FACE_TEST_DATA", "."))
     parser.add_argument("--pack", default="standin", help="a pack's name below --root/models, or its folder")
     parser.add_argument("--faithful", action="store_true", help="compare with FaceAnalysis, photo by photo")
+    parser.add_argument("--spoilt", action="store_true", help="spoil photos, and see what is told of them")
+    parser.add_argument("--photos", type=int, default=200, help="of a person at most, with --spoilt")
     options = parser.parse_args()
 
     warnings.simplefilter("ignore", FutureWarning)  # of what InsightFace calls in scikit-image
     pack = load(options.pack, root=options.root)
     for name in options.sets:
         folder = Path(options.root) / name / "images"
+        if options.spoilt:
+            spoil(name, folder, pack, options.photos)
+            continue
         print(f"\n{name}, pack {pack.name}")
         table, shipped = measure(folder, pack)
         if options.faithful:

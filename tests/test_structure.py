@@ -13,9 +13,12 @@ SRC = ROOT / "src"
 # A module imports only from modules further up.
 FLOORS = {
     "": "limits fingerprints artifacts",
-    "photos": "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding fetching duplicates examining cleaning splitting split_folders",
-    "packs": "alignment graphs pack_files pack as_shipped faces export",
-    "evaluation": "pairs hardest intervals verification protocols no_face verdict",
+    "photos": (
+        "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding "
+        "fetching duplicates examining cleaning splitting split_folders"
+    ),
+    "packs": "alignment graphs pack_files pack as_shipped faces choice export",
+    "evaluation": "counting pairs hardest intervals curves verification protocols no_face verdict",
     "networks": "weights network degradation embedding losses finetuning interpolation maps",
     " ": "models plots",
     "demo": "people texture head features light hair scene drawing camera album mode",

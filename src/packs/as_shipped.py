@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from src import artifacts
 from src.packs.alignment import SIDE
-from src.packs.pack import Pack
+from src.packs.pack import Pack, in_order
+from src.photos.paths import open_path
 
 _UNSET = np.inf  # marks rows that are not computed yet
 
@@ -33,7 +34,7 @@ def as_shipped(faces: pd.DataFrame, folder: Path, pack: Pack, workspace: Path | 
     """
 
     def crop(path: str) -> np.ndarray | None:
-        bgr = _imread(Path(folder) / path)
+        bgr = _imread(open_path(folder, path))
         return None if bgr is None else _first_face(bgr, pack)
 
     dimension = pack.recognise(np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape[1]
@@ -51,6 +52,18 @@ def as_shipped(faces: pd.DataFrame, folder: Path, pack: Pack, workspace: Path | 
             embeddings[now] = values
             bar.update(len(batch))
     return embeddings
+
+
+@artifacts.uses(faces=("path", "sha256"))
+def not_read(faces: pd.DataFrame, embeddings: np.ndarray, folder: Path) -> pd.DataFrame:
+    """Which photos `as_shipped` has no face of since OpenCV cannot read them: a row for each, its `path`.
+
+    faces, embeddings: the table given to `as_shipped`, and what it returned. The others without an embedding
+    were read, and no face was found.
+    """
+    failed = faces.loc[~np.isfinite(embeddings).all(axis=1), ["path"]]
+    read = in_order(lambda path: _imread(open_path(folder, path)) is not None, failed["path"])
+    return failed[~np.fromiter(read, bool, len(failed))].reset_index(drop=True)
 
 
 def _first_face(bgr: np.ndarray, pack: Pack) -> np.ndarray | None:

@@ -1,11 +1,14 @@
-"""Photos to aligned crops: detection with retries for tight, tiny and blurred faces, choice, alignment."""
+"""Photos to aligned crops: detection with retries for tight, tiny, blurred and turned faces, alignment.
+
+Every face of a photo is kept, the likeliest first; `choice` decides which of them is the person.
+"""
 
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -13,8 +16,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from src import artifacts
-from src.packs.alignment import LANDMARKS, SIDE, align, similarity
+from src.packs.alignment import LANDMARKS, SIDE, TEMPLATE, align
 from src.photos import decoding
+from src.photos.paths import open_path
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,15 +26,27 @@ R = TypeVar("R")
 COLUMNS = (
     *("left", "top", "right", "bottom"),
     *(f"{name}_{axis}" for name in LANDMARKS for axis in "xy"),
-    *("score", "found", "n_faces", "eye_distance"),
+    *("score", "found", "n_faces", "eye_distance", "turned"),
 )
 WHOLE = "whole photo"
+MOST_FACES = 16  # of one photo are kept; a crowd has more
 
 THRESHOLD = 0.5  # a detection of at least this score counts: InsightFace's own threshold
 # A detection of at least this score counts where a second attempt detects the same face.
 WEAK_THRESHOLD = 0.3
 # With a weak detection of at least this score, the attempt as shipped is made on small photos too.
 RETRY_THRESHOLD = 0.4
+
+# A face upside down, or lying, is often detected as if it stood, with a lower score than where it does stand.
+# Below these scores a face that seems to stand is looked at in a photo turned by 180, by 90 and 270 degrees.
+UPSIDE_DOWN_BELOW, LYING_BELOW = 0.8, 0.65
+NARROW_MOUTH = (
+    0.7  # of the eyes' distance; wider, a face may be upside down: what seems its mouth are its eyes
+)
+# There it must score the first, and the second more than in the photo as it is; the third if elsewhere.
+TURNED_LEAST, TURNED_MARGIN, TURNED_ELSEWHERE = 0.65, 0.05, 0.7
+SMALL = 24  # pixels of the detector's input: beside a face less high than that, others may have been missed
+CLOSEST = 640  # pixels to which a photo is brought for a closer look
 
 
 @dataclass(frozen=True)
@@ -74,20 +90,22 @@ class Detector(Protocol):
 
 
 @artifacts.uses(images=("path", "sha256", "status"))
-def extract(
+def every_face(
     images: pd.DataFrame,
     folder: Path,
     pack: Detector,
     attempts: Sequence[Attempt] = ATTEMPTS,
     workspace: Path | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Finds, chooses and aligns one face in every usable image (`status` "ok") below `folder`.
+    """Finds and aligns every face in every usable image (`status` "ok") below `folder`.
 
-    Returns `found`, a row per usable image in the order of `images`, with its `path` and COLUMNS, and
-    `crops`, uint8 `[N, 112, 112, 3]` RGB, row i belonging to row i of `found`; `table` joins `found` to
-    `images`. Boxes, landmarks and `eye_distance` are float32, in pixels of the photo. `score` is the
-    detector's, 0-1. `found` names the attempt that found the face, and `n_faces` is how many it detected.
-    Where no attempt finds one, `found` is WHOLE, the box is the whole photo and the landmarks are NaN.
+    Returns `candidates`, in the order of `images` and the likeliest face of each photo first, with its `path`
+    and COLUMNS, and their `crops`, uint8 `[M, 112, 112, 3]` RGB, row i belonging to row i of `candidates`.
+    Boxes, landmarks and `eye_distance` are float32, in pixels of the photo as it is decoded, that is, turned
+    as its EXIF orientation says and no further. `score` is the detector's, 0-1. `found` names the attempt
+    that found the face, and `n_faces` is how many count in the photo. `turned` is by how many degrees the
+    photo had to be turned clockwise for the face to stand, 0, 90, 180 or 270; the crop stands.
+    Where no attempt finds a face, `found` is WHOLE, the box is the whole photo and the landmarks are NaN.
 
     `sha256` is the photo's content, for `cached`. `attempts` are the ways to look for a face; with
     AS_SHIPPED, boxes and landmarks are those of `FaceAnalysis`. With a workspace the crops are memory-mapped
@@ -99,12 +117,12 @@ def extract(
     if paths.empty:
         raise ValueError("There are no usable images to look for faces in.")
 
-    def look(path: str) -> tuple[dict[str, Any], np.ndarray]:
-        return find_face(decoding.read_rgb(Path(folder) / path), pack, attempts)
+    def look(path: str) -> list[tuple[dict[str, Any], np.ndarray]]:
+        return find_faces(decoding.read_rgb(open_path(folder, path)), pack, attempts)
 
     with artifacts.workspace_or_temporary(workspace) as place:
-        file, log = place / "crops.npy", place / "found.csv"
-        start = _begin(file, log, len(paths))
+        file, log = place / "candidates.npy", place / "found.csv"
+        start, count = _begin(file, log)
         results = pack.map(look, paths.iloc[start:])
         # Written as plain files, not through a memory map, whose pages would count as this process's memory.
         with (
@@ -112,43 +130,92 @@ def extract(
             log.open("a", encoding="utf-8", newline="") as lines,
             tqdm(total=len(paths), initial=start, desc="faces", unit=" photos") as bar,
         ):
-            pixels.seek((start - len(paths)) * SIDE * SIDE * 3, os.SEEK_END)
-            rows = csv.DictWriter(lines, COLUMNS)
-            for row, crop in results:
-                pixels.write(crop.tobytes())
-                pixels.flush()  # before its row: what has a row has a crop
-                rows.writerow(row)
+            pixels.seek(0, os.SEEK_END)
+            rows = csv.DictWriter(lines, ("photo", *COLUMNS, "last"))
+            for photo, found in enumerate(results, start):
+                for _, crop in found:
+                    pixels.write(crop.tobytes())
+                pixels.flush()  # before their rows: what has a row has a crop
+                for row, _ in found:
+                    count += 1
+                    rows.writerow({"photo": photo, **row, "last": int(row is found[-1][0])})
                 lines.flush()
                 bar.update()
-        found = pd.read_csv(log, dtype={"found": str}).astype(
-            {name: np.float32 for name in COLUMNS if name not in ("found", "n_faces")}
+            pixels.seek(0)
+            _write_header(pixels, count)
+        candidates = pd.read_csv(log, dtype={"found": str}).astype(
+            {name: np.float32 for name in COLUMNS if name not in ("found", "n_faces", "turned")}
         )
-        found.insert(0, "path", paths)
+        candidates.insert(0, "path", paths.iloc[candidates["photo"]].to_numpy())
+        candidates = candidates.drop(columns=["photo", "last"])
         # A temporary folder goes: its crops are read into memory.
-        return found, np.load(file, mmap_mode=None if workspace is None else "r+")
+        return candidates, np.load(file, mmap_mode=None if workspace is None else "r+")
+
+
+@artifacts.uses(images=("path", "sha256", "status"))
+def extract(
+    images: pd.DataFrame,
+    folder: Path,
+    pack: Detector,
+    attempts: Sequence[Attempt] = ATTEMPTS,
+    workspace: Path | None = None,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The likeliest face of every usable image, without regard to whose photo it is; see `choice` for that.
+
+    Returns `found`, a row per usable image in the order of `images`, and `crops`, uint8 `[N, 112, 112, 3]`
+    RGB, row i belonging to row i of `found`. All else is as with `every_face`, columns and errors included.
+    """
+    with artifacts.workspace_or_temporary(workspace) as place:
+        candidates, crops = every_face(images, folder, pack, attempts, place)
+        first = np.flatnonzero(~candidates["path"].duplicated())
+        taken = take(crops, first, None if workspace is None else place / "crops.npy")
+        return candidates.iloc[first].reset_index(drop=True), taken
+
+
+def take(crops: np.ndarray, rows: np.ndarray, file: Path | None = None) -> np.ndarray:
+    """`crops[rows]`, copied piece by piece to a .npy file and mapped from there; without one, in memory."""
+    if file is None:
+        return np.array(crops[rows])
+    with file.open("wb") as pixels:
+        _write_header(pixels, len(rows))
+        for start in range(0, len(rows), 256):
+            pixels.write(np.ascontiguousarray(crops[rows[start : start + 256]]).tobytes())
+    return np.load(file, mmap_mode="r+")
 
 
 def table(images: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """The usable images (`status` "ok"), a row each, with what `extract` found in them: row i is crop i.
+    """The usable images (`status` "ok"), a row each, with what was found in them: row i is crop i.
 
     Raises ValueError where the paths of the two are not the same, in the same order.
     """
     usable = images[images["status"] == "ok"].reset_index(drop=True)
     if usable["path"].tolist() != found["path"].tolist():
         raise ValueError("These are not the images that the faces were found in: their paths differ.")
-    return pd.concat([usable, found[list(COLUMNS)].reset_index(drop=True)], axis=1)
+    return pd.concat([usable, found.drop(columns="path").reset_index(drop=True)], axis=1)
 
 
-def _begin(file: Path, log: Path, count: int) -> int:
-    """Prepares the files of crops and of rows; returns how many rows are there from before."""
+def _begin(file: Path, log: Path) -> tuple[int, int]:
+    """Prepares the files of crops and of rows; returns how many photos and rows are there from before."""
     if not log.exists():
-        np.lib.format.open_memmap(file, "w+", np.uint8, (count, SIDE, SIDE, 3))
-        log.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-        return 0
-    lines = log.read_bytes()
-    complete = lines[: lines.rfind(b"\n") + 1]  # the last row may have been cut off
-    log.write_bytes(complete)
-    return complete.count(b"\n") - 1
+        with file.open("wb") as pixels:
+            _write_header(pixels, 0)
+        log.write_text(",".join(("photo", *COLUMNS, "last")) + "\n", encoding="utf-8")
+        return 0, 0
+    head, *rows = log.read_bytes().splitlines(keepends=True)
+    # The last photo may have been cut off in the middle: its rows go, and its crops.
+    ends = [i for i, row in enumerate(rows, 1) if row.endswith(b",1\r\n")]
+    count = ends[-1] if ends else 0
+    log.write_bytes(head + b"".join(rows[:count]))
+    with file.open("r+b") as pixels:
+        _write_header(pixels, count)
+        pixels.truncate(pixels.tell() + count * SIDE * SIDE * 3)
+    return len(ends), count
+
+
+def _write_header(pixels: BinaryIO, count: int) -> None:
+    """The head of a .npy file of `count` crops. NumPy keeps it at one length, whatever the count."""
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (count, SIDE, SIDE, 3)}
+    np.lib.format.write_array_header_1_0(pixels, shape)
 
 
 def detection_rate(faces: pd.DataFrame, shipped: np.ndarray) -> pd.DataFrame:
@@ -172,16 +239,64 @@ def detection_rate(faces: pd.DataFrame, shipped: np.ndarray) -> pd.DataFrame:
 # ---------------------------------------------------------------- one photo
 
 
+@dataclass(frozen=True)
+class _Finds:
+    """The faces that an attempt found, likeliest first: boxes with scores `[n, 5]`, landmarks `[n, 5, 2]`."""
+
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    attempt: Attempt
+
+    @property
+    def score(self) -> float:
+        return float(self.boxes[0, 4])
+
+
 def find_face(
     photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The face of a photo, uint8 `[H, W, 3]` RGB: its row (COLUMNS) and its crop, uint8 `[112, 112, 3]` RGB.
+    """The likeliest face of a photo, the first of `find_faces`: its row and its crop."""
+    return find_faces(photo, pack, attempts)[0]
+
+
+def find_faces(
+    photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
+) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """The faces of a photo, uint8 `[H, W, 3]` RGB: of each a row (COLUMNS) and a crop, `[112, 112, 3]`.
 
     A detection counts from THRESHOLD on, or from WEAK_THRESHOLD on where an earlier attempt had one at the
     same place and its landmarks are where a face's may be. Of several faces the largest, most central and
-    surest is taken; `n_faces` is how many the attempt detected. Where no attempt finds one, the whole photo
-    is the crop.
+    surest is the first. Where it does not surely stand, it is looked at in the other three orientations;
+    where it is small, a closer look is taken for others. Where no attempt finds a face, the whole photo is
+    the crop.
     """
+    finds, turned = _look(photo, pack, attempts), 0
+    again = attempts[0].size is not None  # as shipped, nothing is looked at twice
+    if again:
+        finds, turned = _stand(photo, finds, pack, attempts[0])
+    if finds is None:
+        height, width = photo.shape[:2]
+        values = (0, 0, width, height, *[np.nan] * 10, 0, WHOLE, 0, np.nan, 0)
+        crop = cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return [(dict(zip(COLUMNS, values, strict=True)), crop)]
+    standing = _turn(photo, turned)
+    name = finds.attempt.name if finds.score >= THRESHOLD else f"{finds.attempt.name}, weak"
+    rows = [(box, points, name) for box, points in zip(finds.boxes, finds.landmarks, strict=True)]
+    if again:
+        rows += _beside(standing, finds, pack)
+    faces = []
+    for box, points, how in _distinct(rows)[:MOST_FACES]:
+        points = _turn_points(points, standing.shape, 360 - turned)
+        corners = _turn_points(box[:4].reshape(2, 2), standing.shape, 360 - turned)
+        eye_distance = float(np.linalg.norm(points[0] - points[1]))
+        place = (*corners.min(0), *corners.max(0), *points.ravel())
+        values = (*place, box[4], how, len(rows), eye_distance, turned)
+        faces.append((dict(zip(COLUMNS, values, strict=True)), align(photo, points)))
+    return faces
+
+
+def _look(photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt]) -> _Finds | None:
+    """What the first attempt detects that finds a face; None where none does."""
     longer = max(photo.shape[:2])
     weak = np.empty((0, 5), np.float32)  # boxes and scores of plausible weak detections so far
     for attempt in attempts:
@@ -189,22 +304,19 @@ def find_face(
         if longer <= attempt.beyond and (attempt.size or weak[:, 4].max(initial=0) < RETRY_THRESHOLD):
             continue
         boxes, landmarks = _detect(photo, pack, attempt)
-        counts, how = boxes[:, 4] >= THRESHOLD, attempt.name
+        counts = boxes[:, 4] >= THRESHOLD
         if not counts.any():
             plausible = _plausible(boxes, landmarks, photo.shape)
-            counts, how = plausible & _overlapping(boxes, weak), f"{attempt.name}, weak"
+            counts = plausible & (_overlap(boxes, weak) >= 0.4).any(axis=1)
             weak = np.concatenate([weak, boxes[plausible]])
         if counts.any():
-            boxes, landmarks = boxes[counts], landmarks[counts]
-            best = int(np.argmax(_rank(boxes, photo.shape)))
-            box, points = boxes[best], landmarks[best]
-            eye_distance = float(np.linalg.norm(points[0] - points[1]))
-            values = (*box[:4], *points.ravel(), box[4], how, len(boxes), eye_distance)
-            return dict(zip(COLUMNS, values, strict=True)), align(photo, points)
-    height, width = photo.shape[:2]
-    values = (0, 0, width, height, *[np.nan] * 10, 0, WHOLE, 0, np.nan)
-    crop = cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return dict(zip(COLUMNS, values, strict=True)), crop
+            return _ranked(boxes[counts], landmarks[counts], attempt, photo)
+    return None
+
+
+def _ranked(boxes: np.ndarray, landmarks: np.ndarray, attempt: Attempt, photo: np.ndarray) -> _Finds:
+    order = np.argsort(-_rank(boxes, photo.shape), kind="stable")
+    return _Finds(boxes[order], landmarks[order], attempt)
 
 
 def _detect(photo: np.ndarray, pack: Detector, attempt: Attempt) -> tuple[np.ndarray, np.ndarray]:
@@ -219,22 +331,27 @@ def _detect(photo: np.ndarray, pack: Detector, attempt: Attempt) -> tuple[np.nda
 
 def _plausible(boxes: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Which may be faces: within 45 degrees of upright, not tiny, their middle in the photo. Bool `[n]`."""
-    turns = np.array([similarity(points)[:, 0] for points in landmarks]).reshape(-1, 2)
-    upright = turns[:, 0] > np.abs(turns[:, 1])
     middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
     inside = ((middle >= 0) & (middle <= shape[1::-1])).all(axis=1)
     large = boxes[:, 3] - boxes[:, 1] >= 0.1 * min(shape[:2])
-    return upright & inside & large
+    return (np.abs(_angles(landmarks)) < 45) & inside & large
 
 
-def _overlapping(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which boxes overlap one of the others by at least 0.4, intersection over union. Bool `[n]`."""
+def _angles(landmarks: np.ndarray) -> np.ndarray:
+    """By how many degrees faces `[n, 5, 2]` must be turned clockwise to stand, -180 to 180. `[n]`"""
+    x, y = np.moveaxis(landmarks - landmarks.mean(axis=1, keepdims=True), 2, 0)
+    u, v = (TEMPLATE - TEMPLATE.mean(axis=0)).T
+    return np.degrees(np.arctan2((x * v - y * u).sum(axis=1), (x * u + y * v).sum(axis=1)))
+
+
+def _overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
+    """Intersection of each box with each other, as a share of their union or of the smaller one. `[n, m]`"""
     first, second = boxes[:, None, :4], others[None, :, :4]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     intersection = sides.clip(0).prod(-1)
     area, other_area = ((box[..., 2:] - box[..., :2]).prod(-1) for box in (first, second))
-    union = area + other_area - intersection
-    return (intersection >= 0.4 * union).any(axis=1)
+    whole = np.minimum(area, other_area) if of_smaller else area + other_area - intersection
+    return intersection / np.maximum(whole, 1e-6)
 
 
 def _rank(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -243,3 +360,137 @@ def _rank(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
     offset = np.linalg.norm(middle - np.array(shape[1::-1]) / 2, axis=1) / max(shape[:2])
     return size * boxes[:, 4] * (1 - offset).clip(0.1)
+
+
+# ---------------------------------------------------------------- other faces
+
+
+def _beside(photo: np.ndarray, finds: _Finds, pack: Detector) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Sure faces, their landmarks and how they were found, that a closer look adds to small ones."""
+    longer, attempt = max(photo.shape[:2]), finds.attempt
+    size = 2 * (attempt.size or CLOSEST)
+    height = (finds.boxes[0, 3] - finds.boxes[0, 1]) * size / 2 / (longer * (1 + 2 * attempt.margin))
+    if size > CLOSEST or longer <= size / 2 or height >= SMALL:
+        return []
+    boxes, landmarks = pack.detect(photo, size, THRESHOLD)
+    new = ~(_overlap(boxes, finds.boxes, of_smaller=True) >= 0.5).any(axis=1)
+    added = _ranked(boxes[new], landmarks[new], attempt, photo)
+    return [
+        (box, points, f"beside, {size}") for box, points in zip(added.boxes, added.landmarks, strict=True)
+    ]
+
+
+def _distinct(
+    rows: list[tuple[np.ndarray, np.ndarray, str]],
+) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Without the finds that show a face a second time: half of the smaller box lies in one before."""
+    if len(rows) == 1:
+        return rows
+    boxes = np.array([box for box, _, _ in rows])
+    again = np.tril(_overlap(boxes, boxes, of_smaller=True) >= 0.5, -1)
+    return [row for row, known in zip(rows, again, strict=True) if not known.any()]
+
+
+# ---------------------------------------------------------------- turned photos
+
+
+def _stand(
+    photo: np.ndarray, finds: _Finds | None, pack: Detector, first: Attempt
+) -> tuple[_Finds | None, int]:
+    """The finds in the orientation in which the likeliest face stands, and how far the photo was turned."""
+    best, turned, score = finds, 0, 0.0
+    attempts = [first]  # most faces are found best in it, small ones only in the one that found them
+    if finds is not None and finds.score >= THRESHOLD and finds.attempt != first:
+        attempts.append(finds.attempt)
+    degrees_to_try = _turns(photo, finds, pack)
+    for attempt in attempts:
+        for degrees in degrees_to_try:
+            standing = _turn(photo, degrees)
+            boxes, landmarks = _detect(standing, pack, attempt)
+            sure = boxes[:, 4] >= THRESHOLD
+            boxes, landmarks = boxes[sure], landmarks[sure]
+            better = _better(boxes, landmarks, standing.shape, finds, photo.shape, degrees)
+            if boxes[better, 4].max(initial=0) > score:
+                score, turned = boxes[better, 4].max(), degrees
+                best = _ranked(boxes, landmarks, attempt, standing)
+        if turned:
+            break
+    return best, turned
+
+
+def _turns(photo: np.ndarray, finds: _Finds | None, pack: Detector) -> list[int]:
+    """By how many degrees the photo should be turned to see whether its likeliest face stands better then."""
+    turns = [180, 90, 270]
+    if finds is not None:
+        points = finds.landmarks[0]
+        if abs(_angles(points[None])[0]) >= 45:
+            return turns
+        eyes, mouth = (float(np.linalg.norm(b - a)) for a, b in (points[:2], points[3:]))
+        upside_down_below = min(UPSIDE_DOWN_BELOW, 0.7 + (mouth / max(eyes, 1e-6) - NARROW_MOUTH) / 2)
+        turns = [d for d in turns if finds.score < (upside_down_below if d == 180 else LYING_BELOW)]
+    return [degrees for degrees in turns if _may_stand(photo, finds, degrees, pack)]
+
+
+def _better(
+    boxes: np.ndarray,
+    landmarks: np.ndarray,
+    shape: tuple[int, ...],
+    finds: _Finds | None,
+    before: tuple[int, ...],
+    degrees: int,
+) -> np.ndarray:
+    """Which sure detections in a turned photo show that it stands better so. Bool `[n]`.
+
+    before: the photo's shape before it was turned, by these degrees, and `finds` what was found in it.
+    """
+    score, angles = boxes[:, 4], _angles(landmarks)
+    plausible = _plausible(boxes, landmarks, shape)
+    if finds is None:
+        return plausible
+    corners = _turn_points(finds.boxes[0, :4].reshape(2, 2), before, degrees)
+    there = np.concatenate([corners.min(0), corners.max(0)])
+    same_place = (_overlap(boxes, there[None], of_smaller=True) >= 0.4)[:, 0]
+    was = _angles(finds.landmarks[:1])[0]
+    turn = np.abs((angles - _angles(_turn_points(finds.landmarks[:1], before, degrees)) + 180) % 360 - 180)
+    stands = same_place & (np.abs(angles) < 45)
+    gain = score - finds.score
+    if abs(was) >= 60:  # it lies, and is the same face when it stands
+        return stands & (gain >= -TURNED_MARGIN)
+    # A face that is tilted stands in two orientations, and is seen as what it is both times.
+    better = (
+        stands & (score >= TURNED_LEAST) & (gain >= np.where(turn > 45, TURNED_MARGIN, 3 * TURNED_MARGIN))
+    )
+    if finds.score < THRESHOLD:
+        better |= plausible & (score >= TURNED_ELSEWHERE)
+    return better
+
+
+def _may_stand(photo: np.ndarray, finds: _Finds | None, degrees: int, pack: Detector) -> bool:
+    """Whether a face might stand in the turned photo: a quick look, where one was surely found only there."""
+    window, size, least = photo, 96, THRESHOLD - 2 * TURNED_MARGIN
+    if finds is not None and finds.score >= THRESHOLD:
+        left, top, right, bottom = finds.boxes[0, :4]
+        side = max(right - left, bottom - top)  # twice the face's on every side
+        middle = np.array([left + right, top + bottom]) / 2
+        low, high = (middle - side).clip(0).astype(int), np.ceil(middle + side).clip(1).astype(int)
+        window, size, least = photo[low[1] : high[1], low[0] : high[0]], 64, finds.score - TURNED_MARGIN
+    scale = size / max(window.shape[:2])
+    small = cv2.resize(window, None, fx=scale, fy=scale) if scale < 1 else window
+    boxes, landmarks = pack.detect(_turn(small, degrees), size, WEAK_THRESHOLD)
+    standing = np.abs(_angles(landmarks)) < 45
+    return bool(boxes[standing, 4].max(initial=0) >= least)
+
+
+def _turn(photo: np.ndarray, degrees: int) -> np.ndarray:
+    """A photo turned clockwise by 0, 90, 180 or 270 degrees."""
+    codes = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+    return photo if degrees == 0 else cv2.rotate(photo, codes[degrees])
+
+
+def _turn_points(points: np.ndarray, shape: tuple[int, ...], degrees: int) -> np.ndarray:
+    """Where points `[..., 2]` (x, y) of a photo of this shape lie once it is turned clockwise."""
+    height, width = shape[:2]
+    for _ in range(degrees % 360 // 90):
+        points = np.stack([height - 1 - points[..., 1], points[..., 0]], axis=-1)
+        height, width = width, height
+    return points

@@ -17,6 +17,7 @@ from src import artifacts
 from src.photos import decoding, duplicates, examining
 from src.photos.decoding import THUMBNAIL_SIDE
 from src.photos.examining import Limits, Row
+from src.photos.paths import open_path
 
 MINIMUM_SIDE = 16  # px; below it there is no face to recognise
 SECONDS_PER_FILE = 60.0  # a file that takes longer to decode is set aside
@@ -46,11 +47,14 @@ def clean(
 
     - `width`, `height`: px, of the upright photo; 0 where unknown;
     - `sha256` of the file's bytes; "" where it could not be read;
-    - `status`: "ok", or why the file is set aside, with a sentence in `reason`: "unreadable", "truncated",
-      "not an image", "system file", "no person" (outside every person's folder), "too small" (shorter side
-      below `minimum_side` px), "too large" (more than `maximum_pixels`; not decoded), "duplicate" (by bytes
-      or by decoded pixels, of the file in `duplicate_of`), "label conflict" (the same photo under two
-      people: all its copies are set aside);
+    - `status`: "ok", or why the file is set aside: "unreadable", "truncated", "not an image", "not supported"
+      (a video, a raw photo or another format that is not read), "system file", "no person" (outside every
+      person's folder), "too small" (shorter side below `minimum_side` px), "too large" (more than
+      `maximum_pixels`; not decoded), "blank" (one shade all over), "duplicate" (by bytes or by decoded
+      pixels, of the file in `duplicate_of`), "label conflict" (the same photo under two people: all its
+      copies are set aside);
+    - `reason`: a sentence on it, and on what to do; beside "ok" on what is odd about the photo and how it was
+      read all the same, for most "";
     - `phash`: 64-bit perceptual hash in 16 hex digits, as ImageHash's `phash` defines and `hex_to_hash`
       reads it;
     - `sharpness`: variance of the Laplacian (Pech-Pacheco et al., ICPR 2000) of the luma at 112 x 112 px,
@@ -72,6 +76,10 @@ def clean(
     with artifacts.workspace_or_temporary(workspace) as parts_folder:
         rows, thumbs = _examine_all(images, folder, limits, seconds_per_file, workers, parts_folder)
     images = images.join(pd.DataFrame(rows, columns=list(Row._fields)))
+    nobody = (images["status"] == "ok") & (images["identity"] == "")
+    images.loc[nobody, ["status", "reason"]] = "no person", "neither its folders nor its name say who it is"
+    blank = (images["status"] == "ok") & duplicates.blank(thumbs)
+    images.loc[blank, ["status", "reason"]] = "blank", "the same shade all over: there is no picture in it"
     usable = (images["status"] == "ok").to_numpy()
     images["phash"] = ""
     images.loc[usable, "phash"] = [f"{code:016x}" for code in duplicates.phash(thumbs[usable])]
@@ -80,7 +88,7 @@ def clean(
     pairs = duplicates.candidates(images, thumbs)
     digests = duplicates.picture_digests(images, folder, thumbs, pairs)
     duplicates.set_aside_copies(images, digests, "picture")
-    duplicates.set_aside_conflicts(images, thumbs, pairs)
+    duplicates.set_aside_conflicts(images, folder, thumbs, pairs, workers)
     images["group"] = duplicates.groups(images, thumbs, pairs)
     _fill_quality(images)
     return images
@@ -101,6 +109,10 @@ def _examine_all(
     finished = sorted(part for part in parts_folder.glob("*.parquet") if part.stem.isdigit())
     for part in finished:
         _restore(part, images, rows, thumbs)
+    if "skipped" in images:
+        for place, why in enumerate(images["skipped"]):
+            if why:
+                rows[place] = Row(status="system file", reason=why)
     todo = [position for position, row in enumerate(rows) if row is None]
     names = (parts_folder / f"{number:05d}.parquet" for number in itertools.count(len(finished)))
     paths, sizes = images["path"].iloc[todo].tolist(), images["bytes"].iloc[todo].tolist()
@@ -172,16 +184,24 @@ def summary(images: pd.DataFrame) -> pd.DataFrame:
 
     images: `clean`'s table, of which `identity`, `quality` and `status` are used.
     """
-    counts = pd.crosstab(
-        [images["identity"], images["quality"]], images["status"], margins=True, margins_name="all"
+    counts = pd.crosstab([images["identity"], images["quality"]], images["status"])
+    counts = counts[sorted(counts, key=lambda status: (status != "ok", status))]
+    total = pd.DataFrame(
+        [counts.sum()], index=pd.MultiIndex.from_tuples([("all", "")], names=counts.index.names)
     )
-    return counts[sorted(counts, key=lambda status: (status == "all", status != "ok", status))]
+    return pd.concat([counts, total]).assign(all=lambda table: table.sum(axis=1))
 
 
 @artifacts.uses(images=_SET_ASIDE)
 def set_aside(images: pd.DataFrame) -> pd.DataFrame:
     """The rows of `clean`'s table of files that are not used, and why, in the columns that tell about it."""
     return images.loc[images["status"] != "ok", list(_SET_ASIDE)].reset_index(drop=True)
+
+
+def remarks(images: pd.DataFrame) -> pd.DataFrame:
+    """What is odd about usable photos, and how they were read all the same: columns path, reason."""
+    odd = (images["status"] == "ok") & (images["reason"] != "")
+    return images.loc[odd, ["path", "reason"]].reset_index(drop=True)
 
 
 def thumbnails(
@@ -196,7 +216,7 @@ def thumbnails(
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
     pictures = np.full((len(rows), side, side, 3), 255, np.uint8)
     for picture, path in zip(pictures, rows["path"], strict=True):
-        pixels = decoding.read_rgb(Path(folder) / path)
+        pixels = decoding.read_rgb(open_path(folder, path))
         scale = side / max(pixels.shape[:2])
         height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
         small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)

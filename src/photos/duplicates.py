@@ -1,13 +1,17 @@
 """Finds photos that repeat each other: exact copies, near-duplicates of one person, conflicts between people.
 
-Hashes propose pairs, in a time that grows linearly with the photos, and the alignment of their thumbnails
-decides.
+Hashes propose pairs, in a time that grows linearly with the photos. Of one person, the alignment of their
+thumbnails decides. Across people that is not enough: photos of one fixed camera share all but the person in
+front of it. There the decoded pictures must agree, everywhere.
 """
 
 import hashlib
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
@@ -17,11 +21,14 @@ from tqdm.auto import tqdm
 
 from src.photos import decoding
 from src.photos.decoding import THUMBNAIL_SIDE
+from src.photos.paths import open_path
 
 # Measured with benchmarks/near_duplicates.py: correlation of aligned thumbnails, and for the graver verdict
-# across people also the largest difference of a thumbnail's pixels, in grey levels.
-SAME_PERSON_CORRELATION = 0.985
-ACROSS_PEOPLE_CORRELATION, ACROSS_PEOPLE_DIFFERENCE = 0.995, 20.0
+# across people also that of the decoded pictures.
+THUMBNAIL_CORRELATION = 0.985
+PICTURE_CORRELATION = 0.95
+
+BLANK_RANGE = 8  # grey levels; a thumbnail of no more shows one shade, not a photo
 
 _BATCH = 256  # thumbnails, or pairs of them, worked on at once
 
@@ -36,13 +43,34 @@ _CROPS = [(0, 0, 0, 0), (_CROP,) * 4] + [(a, _CROP - a, b, _CROP - b) for a in (
 _RADIUS = 6  # bits in which the hashes of a pair may differ
 _NEIGHBOURS = 64  # hashes that one is compared with per table, at most: keeps the search linear on any data
 _PAIRS_PER_PHOTO = 12  # candidates that are looked at per photo, the nearest first
+_PAIRS_ACROSS = 6  # further ones of a photo that many others look like, with photos of other people
+_CROWD_LIMIT = 2**15  # photos that look alike and are compared all with all
+_COMPONENTS = 64  # numbers by which they are compared
 
 # Alignment.
 _STEPS = 5
+_STRETCH = (np.arange(THUMBNAIL_SIDE, dtype=np.float32) - (THUMBNAIL_SIDE - 1) / 2) / (THUMBNAIL_SIDE / 2)
 _REACH = 2.5  # px of a thumbnail, 8 % of its side
 
+# The comparison of decoded pictures, coarse to fine.
+_SIDES = (64, 256)  # px, the longer side of what is compared
+_BLOCKS = 32  # along the longer side; a block has five pixels a side at least
+_LEAST_DIFFERENCE = 2.0  # grey levels; a smaller one is never held against a pair
+_NOISE_FACTOR = 10.0  # nor is one whose square is up to so many times the usual one: that is noise
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)  # of the alignment
+_LEAST_OVERLAP = 0.5  # of the picture
+_KEPT = 2048  # decoded pictures, of 64 KB each at most
 
-# ---------------------------------------------------------------- exact copies
+
+# ---------------------------------------------------------------- no picture, exact copies
+
+
+def blank(thumbs: np.ndarray) -> np.ndarray:
+    """Which thumbnails, uint8 `[N, 32, 32]`, show one shade all over: bool `[N]`.
+
+    Black, white, single-coloured and hardly visible pictures. These equal each other without being copies.
+    """
+    return thumbs.max(axis=(1, 2)).astype(int) - thumbs.min(axis=(1, 2)) <= BLANK_RANGE
 
 
 def set_aside_copies(images: pd.DataFrame, keys: pd.Series, what: str) -> None:
@@ -91,7 +119,7 @@ def picture_digests(images: pd.DataFrame, folder: Path, thumbs: np.ndarray, pair
     equal = difference <= 2
     for row in tqdm(np.union1d(first[equal], second[equal]), desc="comparing pixels", leave=False):
         try:
-            pixels = decoding.read_rgb(folder / paths[row])
+            pixels = decoding.read_rgb(open_path(folder, paths[row]))
         except (OSError, ValueError):  # it has gone, or changed, since it was examined
             continue
         digests[row] = f"{pixels.shape} {hashlib.sha256(pixels.data).hexdigest()}"
@@ -134,15 +162,16 @@ def _linear(positions: np.ndarray) -> np.ndarray:
 def candidates(images: pd.DataFrame, thumbs: np.ndarray) -> np.ndarray:
     """Pairs of usable rows, int64 `[P, 2]`, whose hashes, or hashes after a crop, differ in at most six bits.
 
-    images: `status`. thumbs: uint8 `[N, 32, 32]`, row by row. Of each photo only the nearest few pairs count.
+    images: `identity`, `status`. thumbs: uint8 `[N, 32, 32]`, row by row. Of each photo only the nearest few
+    pairs count. Pairs across people come from `_in_crowds` as well.
 
     Two hashes that differ in at most six bits agree in at least two of their eight bytes. So it is enough
     to sort them by every two bytes, 28 times, and to compare neighbours (multi-index hashing; Norouzi et
     al., CVPR 2012).
     """
     usable = np.flatnonzero(images["status"] == "ok")
-    thumbs = thumbs[usable]
-    codes = np.concatenate([phash(thumbs, *crop) for crop in _CROPS])
+    shown = thumbs[usable]
+    codes = np.concatenate([phash(shown, *crop) for crop in _CROPS])
     owners = np.tile(usable, len(_CROPS))
     order = np.lexsort((owners, codes))
     codes, owners = codes[order], owners[order]
@@ -168,7 +197,8 @@ def candidates(images: pd.DataFrame, thumbs: np.ndarray) -> np.ndarray:
             table.append(_near(owners[a], owners[b], codes[a] ^ codes[b]))
         if table:
             found.append(np.unique(np.concatenate(table)))
-    return _nearest(np.unique(np.concatenate(found)))
+    pairs = _nearest(np.unique(np.concatenate(found)))
+    return np.concatenate([pairs, _in_crowds(images["identity"], thumbs, pairs)])
 
 
 def _near(first: np.ndarray, second: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -197,11 +227,52 @@ def _nearest(found: np.ndarray) -> np.ndarray:
     return np.column_stack([first[kept], second[kept]])
 
 
+def _in_crowds(identity: pd.Series, thumbs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Further pairs across people, int64 `[P, 2]`, where many photos look alike, as those of one camera do.
+
+    There a hash does not tell which photo is nearest. So what all of a crowd's thumbnails have in common is
+    taken out of them, wherever a small move puts it (a tangent distance; Simard et al., NIPS 1993); what is
+    left is the person. The nearest few, by the distance of that, are paired.
+    """
+    people = pd.factorize(identity)[0]
+    crowds = pd.Series(_components(len(identity), pairs))
+    found = [pairs[:0]]
+    for members in crowds.groupby(crowds).indices.values():
+        parts = -(-len(members) // _CROWD_LIMIT)
+        for rows in (members[part::parts] for part in range(parts)):
+            if len(rows) <= _PAIRS_PER_PHOTO or len(np.unique(people[rows])) == 1:
+                continue
+            rest = _uncommon(thumbs[rows])
+            lengths = (rest**2).sum(axis=1)
+            for start in range(0, len(rows), _BATCH):
+                here = rows[start : start + _BATCH]
+                distance = lengths - 2 * rest[start : start + _BATCH] @ rest.T
+                distance[people[here][:, None] == people[rows]] = np.inf
+                nearest = np.argpartition(distance, _PAIRS_ACROSS, axis=1)[:, :_PAIRS_ACROSS]
+                one, other = np.nonzero(np.isfinite(np.take_along_axis(distance, nearest, axis=1)))
+                found.append(np.sort(np.column_stack([here[one], rows[nearest[one, other]]]), axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _uncommon(thumbs: np.ndarray) -> np.ndarray:
+    """What thumbnails, uint8 `[N, 32, 32]`, do not have in common: float32 `[N, D]`, its main components."""
+    inner = slice(2, THUMBNAIL_SIDE - 2)
+    mean = gaussian_filter(thumbs.mean(axis=0, dtype=np.float32), 1)
+    down, right = (slope[inner, inner] for slope in np.gradient(mean))
+    along, mean = _STRETCH[inner], mean[inner, inner]
+    common = [down * along[:, None], down, right * along, right, mean, np.ones_like(mean)]
+    basis = np.linalg.qr(np.stack(common, axis=-1).reshape(-1, 6))[0]
+    blurred = gaussian_filter(thumbs.astype(np.float32), (0, 1, 1))[:, inner, inner]
+    rest = blurred.reshape(len(thumbs), -1)
+    rest -= (rest @ basis) @ basis.T
+    return rest @ np.linalg.eigh(rest.T @ rest)[1][:, -_COMPONENTS:]
+
+
 # ---------------------------------------------------------------- the alignment of thumbnails decides
 
 
-def agreement(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation `[N]` and largest difference `[N]` (grey levels) of aligned luma thumbnails `[N, 32, 32]`.
+def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation `[N]` of aligned luma thumbnails, uint8 `[N, 32, 32]`.
 
     The second is stretched and shifted along both axes, by up to 8 % of its side, until it fits the first
     best (Gauss-Newton, as Lucas and Kanade, IJCAI 1981; gain and offset of the grey values are free). Both
@@ -212,28 +283,23 @@ def agreement(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nda
     second = gaussian_filter(second.astype(np.float32), (0, 1, 1))
     inner = slice(2, THUMBNAIL_SIDE - 2)
     pixels = np.arange(THUMBNAIL_SIDE, dtype=np.float32)
-    stretch = (pixels - (THUMBNAIL_SIDE - 1) / 2) / (THUMBNAIL_SIDE / 2)
-    target, norm = _normalise(first[:, inner, inner])
+    target, _ = _normalise(first[:, inner, inner])
     # Stretch and shift downwards, stretch and shift to the right; px.
     move = np.zeros((len(first), 4), np.float32)
     eye = np.eye(6, dtype=np.float32)
     correlation = np.full(len(first), -1, np.float32)
-    difference = np.full(len(first), 255, np.float32)
     for _ in range(_STEPS):
-        rows = pixels + move[:, 0:1] * stretch + move[:, 1:2]
-        columns = pixels + move[:, 2:3] * stretch + move[:, 3:4]
+        rows = pixels + move[:, 0:1] * _STRETCH + move[:, 1:2]
+        columns = pixels + move[:, 2:3] * _STRETCH + move[:, 3:4]
         moved = _linear(rows) @ second @ _linear(columns).transpose(0, 2, 1)
         slope_down, slope_right = np.gradient(moved, axis=(1, 2))
         current, scale = _normalise(moved[:, inner, inner])
         fit = (target * current).sum(axis=(1, 2))
-        rest = target - current * fit[:, None, None]
-        better = fit > correlation
-        correlation = np.where(better, fit, correlation)
-        difference = np.where(better, np.abs(rest).max(axis=(1, 2)) * norm, difference)
+        correlation = np.maximum(correlation, fit)
 
         down = slope_down[:, inner, inner] / scale[:, None, None]
         right = slope_right[:, inner, inner] / scale[:, None, None]
-        along = stretch[inner]
+        along = _STRETCH[inner]
         slopes = [down * along[:, None], down, right * along, right, current, np.ones_like(current)]
         jacobian = np.stack(slopes, axis=1).reshape(len(first), 6, -1)
         normal = jacobian @ jacobian.transpose(0, 2, 1)
@@ -242,7 +308,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nda
         damping = 1e-5 * trace * eye + 1e-6 * eye
         step = np.linalg.solve(normal + damping, jacobian @ (target - current).reshape(len(first), -1, 1))
         move = np.clip(move + step[:, :4, 0], -_REACH, _REACH)
-    return correlation, difference
+    return correlation
 
 
 def _normalise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -252,24 +318,26 @@ def _normalise(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values / np.maximum(norm, 1e-3)[:, None, None], norm
 
 
-def set_aside_conflicts(images: pd.DataFrame, thumbs: np.ndarray, pairs: np.ndarray) -> None:
+def set_aside_conflicts(
+    images: pd.DataFrame, folder: Path, thumbs: np.ndarray, pairs: np.ndarray, workers: int = 1
+) -> None:
     """Sets aside, in place, photos that are surely the same under two people: "label conflict".
 
-    These are near-copies: re-encoded, resized or slightly cropped. images: `identity`, `status`, `reason`;
-    the last two are written. thumbs: uint8 `[N, 32, 32]`. pairs: `candidates`.
+    These are near-copies: re-encoded, resized or slightly cropped. images: `path`, relative to `folder`,
+    `identity`, `status`, `reason`; the last two are written. thumbs: uint8 `[N, 32, 32]`. pairs:
+    `candidates`; those that look alike are decoded again, in `workers` threads.
     """
     pairs = _usable(images, pairs)
     people = images["identity"].to_numpy()
-    pairs = pairs[people[pairs[:, 0]] != people[pairs[:, 1]]]
-    same = np.zeros(len(pairs), bool)
+    pairs = np.unique(pairs[people[pairs[:, 0]] != people[pairs[:, 1]]], axis=0)
+    alike = np.zeros(len(pairs), bool)
     for start in range(0, len(pairs), _BATCH):
         first, second = pairs[start : start + _BATCH].T
-        correlation, difference = agreement(thumbs[first], thumbs[second])
-        same[start : start + _BATCH] = (correlation >= ACROSS_PEOPLE_CORRELATION) & (
-            difference <= ACROSS_PEOPLE_DIFFERENCE
-        )
-    picture = pd.Series(_components(len(images), pairs[same]), index=images.index)
-    involved = picture[np.unique(pairs[same])]
+        alike[start : start + _BATCH] = agreement(thumbs[first], thumbs[second]) >= THUMBNAIL_CORRELATION
+    pairs = pairs[alike]
+    pairs = pairs[_show_the_same(images["path"].to_numpy(), folder, pairs, workers)]
+    picture = pd.Series(_components(len(images), pairs), index=images.index)
+    involved = picture[np.unique(pairs)]
     for _, copies in involved.groupby(involved, sort=False):
         _set_conflict(images, copies.index, "picture")
 
@@ -290,8 +358,7 @@ def groups(images: pd.DataFrame, thumbs: np.ndarray, pairs: np.ndarray) -> np.nd
         if not apart.any():
             continue
         first, second = first[apart], second[apart]
-        correlation, _ = agreement(thumbs[first], thumbs[second])
-        near = correlation >= SAME_PERSON_CORRELATION
+        near = agreement(thumbs[first], thumbs[second]) >= THUMBNAIL_CORRELATION
         links = np.concatenate([links, np.column_stack([first[near], second[near]])])
     usable = (images["status"] == "ok").to_numpy()
     numbers = np.full(len(images), -1, np.int64)
@@ -309,3 +376,115 @@ def _components(count: int, links: np.ndarray) -> np.ndarray:
     """The number `[count]` of the connected component that each row is in, by links `[L, 2]` between rows."""
     graph = coo_array((np.ones(len(links), bool), links.T), shape=(count, count))
     return connected_components(graph, directed=False)[1]
+
+
+# ---------------------------------------------------------------- across people, the decoded pictures decide
+
+
+def _show_the_same(paths: np.ndarray, folder: Path, pairs: np.ndarray, workers: int) -> np.ndarray:
+    """Which pairs of rows, int64 `[P, 2]` in order, show the same picture once decoded: bool `[P]`."""
+
+    @lru_cache(_KEPT)
+    def picture(row: int) -> np.ndarray | None:
+        try:
+            luma, _ = decoding.decode_luma(open_path(folder, paths[row]).read_bytes())
+        except (OSError, ValueError):  # it has gone, or changed, since it was examined
+            return None
+        return _shrunk(luma, _SIDES[-1])
+
+    @cache
+    def small(row: int) -> np.ndarray | None:
+        luma = picture(row)
+        return luma if luma is None else _shrunk(luma, _SIDES[0])
+
+    def decide(pair: tuple[int, int]) -> bool:
+        return all(
+            one is not None and two is not None and same_picture(one, two)
+            for one, two in (map(look, pair) for look in (small, picture))
+        )
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = pool.map(decide, map(tuple, pairs.tolist()))
+        return np.array(list(tqdm(found, total=len(pairs), desc="same under two people", leave=False)), bool)
+
+
+def _shrunk(luma: np.ndarray, side: int) -> np.ndarray:
+    """Luma, uint8 `[H, W]`, with a longer side of `side` px at most."""
+    scale = side / max(luma.shape)
+    if scale >= 1:
+        return luma
+    height, width = (max(1, round(length * scale)) for length in luma.shape)
+    return cv2.resize(luma, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def same_picture(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two pictures, luma, uint8 `[H, W]`, agree everywhere once they are aligned.
+
+    They may differ in size, in gain and offset, in what JPEG leaves, and by a margin that was cropped. Two
+    frames of one camera differ where the person is: the block that differs most decides, and is held against
+    the pair where its mean square difference exceeds the usual one by far, and is more than a shift by one
+    pixel would bring about. A picture with next to no contrast is never called the same.
+    """
+    if first.size > second.size:
+        first, second = second, first
+    aligned = _aligned(first, second)
+    if aligned is None:
+        return False
+    second, common = aligned
+    first = cv2.GaussianBlur(first.astype(np.float32), (0, 0), 1)
+    second = cv2.GaussianBlur(second, (0, 0), 1)
+    side = max(5, round(max(first.shape) / _BLOCKS))
+    share = cv2.blur(common, (side, side), borderType=cv2.BORDER_CONSTANT)
+    whole = share > 0.6  # a block that lies within both pictures, or nearly so
+    seen = common > 0
+    if seen.mean() < _LEAST_OVERLAP or not whole.any():
+        return False
+    one, two = first - first[seen].mean(), second - second[seen].mean()
+    energy, other = (one[seen] ** 2).sum(), (two[seen] ** 2).sum()
+    product = (one * two)[seen].sum()
+    contrast = np.sqrt(energy / seen.sum())
+    if contrast < 2 * _LEAST_DIFFERENCE or product < PICTURE_CORRELATION * np.sqrt(energy * other):
+        return False
+    difference = one - two * (product / other)
+    down, right = np.gradient(first)
+    squares, slopes = (
+        cv2.blur(values * common, (side, side), borderType=cv2.BORDER_CONSTANT)[whole] / share[whole]
+        for values in (difference**2, down**2 + right**2)
+    )
+    allowed = _LEAST_DIFFERENCE**2 + _NOISE_FACTOR * np.median(squares) + slopes
+    return bool((squares <= allowed).all())
+
+
+def _aligned(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The second picture moved onto the first, and where both are, 0 or 1: float32 `[H, W]` each.
+
+    An affine move that maximises the correlation (ECC; Evangelidis and Psarakis, PAMI 2008), coarse to fine.
+    None where there is none.
+    """
+    height, width = first.shape
+    second = cv2.resize(second, (width, height), interpolation=cv2.INTER_AREA)
+    move = np.eye(3)
+    try:
+        for side in _SIDES:
+            one = _shrunk(first, side)
+            two = cv2.resize(second, one.shape[::-1], interpolation=cv2.INTER_AREA)
+            x, y = one.shape[1] / width, one.shape[0] / height
+            scale = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+            start = (scale @ move @ np.linalg.inv(scale))[:2].astype(np.float32)
+            found = cv2.findTransformECC(one, two, start, cv2.MOTION_AFFINE, _STOP)[1]
+            move[:2] = (np.linalg.inv(scale) @ np.vstack([found, [0, 0, 1]]) @ scale)[:2]
+            if max(height, width) <= side:
+                break
+    except cv2.error:  # nothing in the pictures says how to move them
+        return None
+    matrix = move[:2].astype(np.float32)
+    ones = np.ones((height, width), np.uint8)
+    moved, common = (
+        cv2.warpAffine(values, matrix, (width, height), flags=how | cv2.WARP_INVERSE_MAP, borderMode=border)
+        for values, how, border in (
+            (second, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE),
+            (ones, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT),
+        )
+    )
+    common = cv2.erode(common, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return moved.astype(np.float32), common.astype(np.float32)

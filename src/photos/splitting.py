@@ -317,8 +317,8 @@ def _explain(bundles: pd.DataFrame, people: pd.DataFrame, shares: dict[str, floa
     place, identity = bundles["split"], bundles["identity"]
     if not (place == "train").any():
         needed = "2 people with 3 different photos each, or 4 people with 2"
-        note = f"nothing to train on, the pack is tested as it is: training and a test need {needed}"
-        return pd.Series(note, index=bundles.index)
+        tested = f"nothing to train on, the pack is tested as it is: training and a test need {needed}"
+        return pd.Series(tested, index=bundles.index)
     training = place == "train"
     able, unseen = people["able"].sum(), (people["split"] == "test_unseen").sum()
     wanted = _wanted(people, shares["unseen_share"])

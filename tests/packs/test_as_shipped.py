@@ -2,11 +2,12 @@
 
 import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from src.packs.as_shipped import as_shipped
+from src.packs.as_shipped import as_shipped, not_read
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -33,3 +34,19 @@ def test_as_shipped_resumes_and_takes_undecodable_files_for_failures(real, sampl
     assert (again[0] == 7).all()
     np.testing.assert_allclose(again[1:], fresh[1:], rtol=1e-5, equal_nan=True)
     assert np.isnan(fresh[3]).all()
+
+
+def test_what_opencv_cannot_read_is_told_from_what_shows_no_face(tmp_path):
+    for name, content in (("0.png", np.zeros((64, 64, 3), np.uint8)), ("1.png", None), ("2.png", None)):
+        if content is None:
+            (tmp_path / name).write_bytes(b"" if name == "1.png" else b"a format of its own")
+        else:
+            cv2.imwrite(str(tmp_path / name), content)
+    shutil.copy(tmp_path / "2.png", tmp_path / "3.png")
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(4)], "sha256": "x"})
+    embeddings = np.full((4, 8), np.nan, np.float32)
+    embeddings[3] = 1  # read, once
+    assert not_read(table, embeddings, tmp_path)["path"].tolist() == ["1.png", "2.png"]
+    for rows in (slice(0, 1), slice(3, 4)):  # a photo that shows no face; one that does
+        assert not_read(table[rows], embeddings[rows], tmp_path).columns.tolist() == ["path"]
+        assert not_read(table[rows], embeddings[rows], tmp_path).empty

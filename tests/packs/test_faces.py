@@ -13,7 +13,16 @@ import pytest
 from src import artifacts
 from src.packs import faces
 from src.packs.alignment import TEMPLATE
-from src.packs.faces import AS_SHIPPED, ATTEMPTS, WHOLE, extract, find_face
+from src.packs.faces import (
+    AS_SHIPPED,
+    ATTEMPTS,
+    MOST_FACES,
+    WHOLE,
+    every_face,
+    extract,
+    find_face,
+    find_faces,
+)
 from src.photos import decoding
 
 RNG = np.random.default_rng(0)
@@ -141,6 +150,111 @@ def test_as_shipped_takes_no_weak_finds():
     assert find_face(photo(), pack, AS_SHIPPED)[0]["found"] == WHOLE
 
 
+# ---------------------------------------------------------------------------------------- several faces
+
+
+def test_all_faces_of_a_photo_are_kept_the_likeliest_first():
+    friend, subject, weak = (90, 120, 80, 0.9), (230, 120, 60, 0.9), (30, 200, 40, 0.35)
+    found = find_faces(photo(), FakePack({160: [subject, weak, friend]}))
+    assert [round(float(row["left"] + row["right"]) / 2) for row, _ in found] == [90, 230]
+    assert all(row["n_faces"] == 2 and row["found"] == "160" for row, _ in found)
+    assert all(crop.shape == (112, 112, 3) for _, crop in found)
+
+
+def test_a_face_that_is_detected_twice_is_kept_once():
+    found = find_faces(photo(), FakePack({160: [(160, 120, 100, 0.9), (165, 130, 60, 0.55)]}))
+    assert len(found) == 1
+
+
+def test_of_a_crowd_the_likeliest_are_kept_and_all_are_counted():
+    crowd = [(8 + 16 * i, 8 + 16 * j, 15, 0.6) for i in range(6) for j in range(6)]
+    found = find_faces(photo(), FakePack({160: crowd}))
+    assert len(found) == MOST_FACES and found[0][0]["n_faces"] == 36
+
+
+def test_beside_a_small_face_others_are_looked_for_more_closely():
+    friend, subject = (500, 400, 200, 0.9), (900, 500, 90, 0.8)
+    finds = {160: [friend], 320: [friend, subject]}
+    found = find_faces(photo(1200, 1600), FakePack(finds))
+    assert [row["found"] for row, _ in found] == ["160", "beside, 320"] and found[0][0]["n_faces"] == 2
+    assert (found[1][0]["left"] + found[1][0]["right"]) / 2 == pytest.approx(900, abs=0.01)
+    large = FakePack({**finds, 160: [(500, 400, 500, 0.9)]})
+    assert len(find_faces(photo(1200, 1600), large)) == 1 and len(large.asked) == 1
+
+
+# ---------------------------------------------------------------------------------------- turned photos
+
+
+class PaintedPack(FakePack):
+    """Finds a square, red above and blue below, and says how surely by how it is turned.
+
+    What hangs or lies is found less surely. `seen` says as what: "standing", as detectors often do, "turned"
+    as it is, or not at all, "missed".
+    """
+
+    def __init__(self, seen: str, upright: float = 0.9, turned: float = 0.6):
+        super().__init__({})
+        self.seen, self.scores = seen, (upright, turned)
+
+    def detect(self, photo, size=None, threshold=0.5):
+        self.asked.append((size, threshold, photo.shape))
+        red, blue = ((photo[..., a].astype(int) - photo[..., b]) > 128 for a, b in ((0, 2), (2, 0)))
+        ys, xs = np.nonzero(red | blue)
+        nothing = np.empty((0, 5), np.float32), np.empty((0, 5, 2), np.float32)
+        if len(xs) < 16:
+            return nothing
+        box = np.array([xs.min(), ys.min(), xs.max(), ys.max()], np.float32)
+        side, middle = max(box[2:] - box[:2]) + 1, (box[:2] + box[2:]) / 2
+        right, down = np.argwhere(blue).mean(0)[::-1] - np.argwhere(red).mean(0)[::-1]
+        degrees = [0, 90, 180, 270][int(np.argmax([down, -right, -down, right]))]
+        score = self.scores[int(degrees != 0)]
+        if score < threshold or (degrees and self.seen == "missed"):
+            return nothing
+        points = (TEMPLATE - 56) / 112 * side
+        for _ in range(degrees // 90 if self.seen == "turned" else 0):
+            points = np.stack([-points[:, 1], points[:, 0]], axis=1)
+        return np.append(box, score)[None].astype(np.float32), (points + middle)[None].astype(np.float32)
+
+
+def painted(degrees: int) -> np.ndarray:
+    """A photo 320 x 240 of a face that is not in its middle, then turned clockwise."""
+    picture = np.full((240, 320, 3), 90, np.uint8)
+    picture[60:110, 180:280] = (250, 20, 20)
+    picture[110:160, 180:280] = (20, 20, 250)
+    return np.ascontiguousarray(np.rot90(picture, -degrees // 90))
+
+
+@pytest.mark.parametrize("seen", ["standing", "turned", "missed"])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turned_photos_are_found_to_be_so_and_cropped_upright(degrees, seen):
+    picture = painted(degrees)
+    (row, crop), *others = find_faces(picture, PaintedPack(seen))
+    assert row["turned"] == (360 - degrees) % 360 and row["found"] == "160" and not others
+    ys, xs = np.nonzero(np.ptp(picture.astype(int), axis=2) > 50)  # the box is that of the photo as it is
+    box = [row[side] for side in ("left", "top", "right", "bottom")]
+    np.testing.assert_allclose(box, [xs.min(), ys.min(), xs.max(), ys.max()], atol=0.01)
+    upright = find_face(painted(0), PaintedPack(seen))[1]
+    assert np.abs(crop.astype(int) - upright).mean() < 3
+    assert crop[20, 56, 0] > 200 and crop[92, 56, 2] > 200  # red above, blue below
+
+
+def test_as_shipped_turns_nothing():
+    row, _ = find_face(painted(180), PaintedPack("standing"), AS_SHIPPED)
+    assert row["turned"] == 0 and row["found"] == "as shipped"
+
+
+def test_what_surely_stands_is_looked_at_once():
+    pack = PaintedPack("standing", upright=0.85)
+    assert find_face(painted(0), pack)[0]["turned"] == 0 and len(pack.asked) == 1
+
+
+@pytest.mark.parametrize("turned", [0.55, 0.7, 0.74])
+def test_an_unsure_face_stays_as_it_is_unless_it_is_surer_turned(turned):
+    pack = PaintedPack("standing", upright=0.7, turned=turned)  # in a photo that is not turned
+    assert find_face(painted(0), pack)[0]["turned"] == 0
+    assert find_face(painted(180), pack)[0]["turned"] == (180 if turned < 0.65 else 0)
+
+
 # --------------------------------------------------------------------------------------------- the stage
 
 
@@ -167,6 +281,38 @@ def test_table_joins_what_was_found_to_the_usable_images(tmp_path):
     for other in (images.assign(status="ok"), images.iloc[::-1], images.iloc[:3]):
         with pytest.raises(ValueError, match="paths differ"):
             faces.table(other, found)
+
+
+def test_every_face_has_its_crop_and_extract_gives_the_first_of_each_photo(tmp_path):
+    images = write_photos(tmp_path, 3)
+    finds = {160: [(24, 20, 31.7, 0.9), (24, 52, 20, 0.8)]}
+    candidates, cuts = every_face(images, tmp_path, FakePack(finds))
+    assert candidates["path"].tolist() == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png"]
+    assert candidates.columns.tolist() == ["path", *faces.COLUMNS] and cuts.shape == (6, 112, 112, 3)
+    for i, (path, points) in enumerate(zip(candidates["path"], landmarks(candidates), strict=True)):
+        np.testing.assert_array_equal(cuts[i], faces.align(decoding.read_rgb(tmp_path / path), points))
+    found, crops = extract(images, tmp_path, FakePack(finds))
+    pd.testing.assert_frame_equal(found, candidates[::2].reset_index(drop=True))
+    np.testing.assert_array_equal(crops, cuts[::2])
+
+
+def landmarks(table: pd.DataFrame) -> np.ndarray:
+    return table[list(faces.COLUMNS[4:14])].to_numpy().reshape(-1, 5, 2)
+
+
+def test_a_photo_whose_faces_were_half_written_is_looked_at_again(tmp_path):
+    images, place = write_photos(tmp_path, 3), tmp_path / "workspace"
+    finds = {160: [(24, 20, 31.7, 0.9), (24, 52, 20, 0.8)]}
+    fresh, expected = every_face(images, tmp_path, FakePack(finds), workspace=place)
+    expected = np.array(expected)
+    log = place / "found.csv"
+    for rows, left in ((4, 2), (5, 1)):  # a head and six rows: in the middle of the second photo, at its end
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:rows]) + b"7,7")
+        pack = FakePack(finds)
+        again, crops = every_face(images, tmp_path, pack, workspace=place)
+        assert len(pack.asked) == left
+        pd.testing.assert_frame_equal(again, fresh)
+        np.testing.assert_array_equal(crops, expected)
 
 
 def test_only_a_change_of_photos_is_a_reason_to_look_again(tmp_path, capsys):
@@ -256,7 +402,8 @@ def test_killed_outright_it_loses_next_to_nothing(tmp_path):
     assert 38 <= done < 500
     pack = FakePack({})
     _, crops = extract(images, tmp_path, pack, workspace=tmp_path / "workspace")
-    assert len(pack.asked) == (500 - done) * sum(not attempt.beyond for attempt in ATTEMPTS)
+    looks = sum(not attempt.beyond for attempt in ATTEMPTS) + 3  # and a quick one in each other orientation
+    assert len(pack.asked) == (500 - done) * looks
     for i in (0, done - 1, done, 499):
         np.testing.assert_array_equal(crops[i], shrunk(tmp_path / f"{i}.png"))
 
@@ -290,6 +437,26 @@ def test_more_faces_are_found_than_as_shipped_and_none_is_lost(real, standin, pa
     ours = (found["found"] != WHOLE).to_numpy()
     assert not (shipped & ~ours).any()
     assert ours.mean() >= max(least, shipped.mean() + 0.2)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least"), [("lfw3d/images/*/*_0003.jpg", 0.95), ("cfp300/images/0[01]*/frontal_01.jpg", 0.95)]
+)
+def test_turned_photos_of_people_give_the_crop_of_the_upright_ones(real, standin, pattern, least):
+    photos = [decoding.read_rgb(file) for file in sorted(real.glob(pattern))[:24]]
+    upright = [find_face(picture, standin) for picture in photos]
+    assert all(row["turned"] == 0 for row, _ in upright)
+    right = []
+    for degrees in (90, 180, 270):
+        for picture, (_, expected) in zip(photos, upright, strict=True):
+            row, crop = find_face(np.ascontiguousarray(np.rot90(picture, -degrees // 90)), standin)
+            alike = float(np.prod(unit(standin.recognise(np.stack([crop, expected]))), axis=0).sum())
+            right.append(row["turned"] == 360 - degrees and alike > 0.8)
+    assert np.mean(right) >= least
+
+
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
 def test_no_face_is_found_where_there_is_none(standin):

@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from src import artifacts
 from src.photos import cleaning, decoding, examining, finding
+from tests.photos.cameras import frames
 from tests.photos.samples import encoded, fill, jpeg, photo, png
 
 
@@ -23,6 +25,11 @@ def state(folder: Path) -> dict[str, tuple[int, bytes]]:
         str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
         for path in folder.rglob("*")
     }
+
+
+def see_through(alpha: int) -> bytes:
+    """A PNG of nothing: black, and hardly or not at all opaque."""
+    return encoded(Image.new("RGBA", (120, 90), (0, 0, 0, alpha)), "PNG")
 
 
 WHOLE = jpeg(photo(1))
@@ -52,6 +59,17 @@ FILES = {
     "cleo/frame 1.jpg": (jpeg(photo(11)), "ok"),
     "cleo/frame 2.jpg": (jpeg(photo(11)[3:-2, 4:]), "ok"),
     "cleo/high_quality/other.jpg": (jpeg(photo(12)), "ok"),
+    "anna/white.png": (png(np.full((80, 60, 3), 255, np.uint8)), "blank"),
+    "ben/white.png": (png(np.full((80, 60, 3), 255, np.uint8)), "blank"),
+    "ben/white again.png": (png(np.full((80, 60, 3), 255, np.uint8)), "blank"),
+    "anna/lens cap.jpg": (jpeg(np.random.default_rng(0).integers(0, 9, (200, 300, 3), np.uint8)), "blank"),
+    "ben/lens cap.jpg": (jpeg(np.random.default_rng(1).integers(0, 9, (200, 300, 3), np.uint8)), "blank"),
+    "ben/red.jpg": (jpeg(np.full((90, 90, 3), (200, 30, 30), np.uint8)), "blank"),
+    "cleo/red.png": (png(np.full((60, 90, 3), (200, 30, 30), np.uint8)), "blank"),
+    "anna/transparent.png": (see_through(0), "blank"),
+    "cleo/transparent.png": (see_through(0), "blank"),
+    "ben/nearly transparent.png": (see_through(5), "blank"),
+    "cleo/nearly transparent.png": (see_through(5), "blank"),
 }
 
 
@@ -109,7 +127,7 @@ def test_set_aside_and_summary_count_every_file(hostile):
     assert cleaning.summary(images).loc[("all", ""), "all"] == len(FILES)
     pictures, captions = cleaning.thumbnails(images, folder, side=32)
     assert pictures.shape == (len(captions), 32, 32, 3)
-    assert len(captions) == 8  # too small, loose, two duplicates, four conflicts
+    assert len(captions) == 19  # too small, loose, two duplicates, four conflicts, eleven blank
 
 
 KILLED = """
@@ -212,3 +230,24 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_part(tmp_path, monkeypatch):
         cleaning.clean(finding.find(folder), folder, workers=1, workspace=tmp_path / "workspace")
     assert caught.value.errno == errno.ENOSPC
     assert not list((tmp_path / "workspace").iterdir())
+
+
+@pytest.mark.parametrize("one_spot", [True, False])
+def test_frames_of_one_camera_stay_and_copies_of_them_under_another_person_go(tmp_path, one_spot):
+    pictures = frames(1, one_spot, size=(360, 480))
+    folder = fill(tmp_path, {path: jpeg(pixels, 80) for path, pixels in pictures.items()})
+    images = cleaning.clean(finding.find(folder), folder, workers=2)
+    assert (images["status"] == "ok").all()
+    assert (images["identity"].value_counts() == 8).all()
+    grey = cv2.cvtColor(cv2.cvtColor(pictures["0/0.jpg"], cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    copies = {
+        "1/copy.jpg": jpeg(grey, 70),
+        "2/copy.jpg": jpeg(pictures["1/1.jpg"][10:-10, 14:-14], 90),
+        "3/copy.jpg": jpeg(cv2.resize(pictures["2/2.jpg"], (144, 108), interpolation=cv2.INTER_AREA), 95),
+        "4/copy.jpg": jpeg(cv2.resize(pictures["3/3.jpg"], (960, 720)), 30),
+    }
+    fill(folder, copies)
+    images = cleaning.clean(finding.find(folder), folder, workers=2).set_index("path")
+    conflicts = images.index[images["status"] == "label conflict"]
+    assert set(conflicts) == {*copies, "0/0.jpg", "1/1.jpg", "2/2.jpg", "3/3.jpg"}
+    assert (images.drop(conflicts)["status"] == "ok").all()
