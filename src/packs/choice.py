@@ -169,19 +169,21 @@ def _best(scores: np.ndarray, least: float) -> tuple[int, bool]:
 
 
 def _levels(part: _Part, first: np.ndarray, looks: _Looks) -> tuple[float, float]:
-    """Cosines: which pairs of two people's faces seldom reach, and faces usually have with another's mean.
-
-    Seldom is two robust standard deviations above the median: some pairs may be of the same people.
-    """
+    """Cosines that pairs of two people's faces, and faces with another's mean, do not usually reach."""
     photos = np.flatnonzero(part.found)
     photos = photos[np.linspace(0, len(photos) - 1, min(SAMPLE, len(photos))).astype(int)]
     faces, person = part.embeddings[first[photos]], part.person[photos]
     pairs = (faces @ faces.T)[person[:, None] != person]
     means = (faces @ looks.people().T)[person[:, None] != np.arange(len(looks.count))]
-    means = means[np.isfinite(means)]
-    usual = np.median(pairs) if len(pairs) else 0.0
-    seldom = usual + 2 * 1.4826 * np.median(np.abs(pairs - usual)) if len(pairs) else PAIR_LEVEL
-    return float(seldom), float(np.median(means)) if len(means) else -1.0
+    return _above(pairs, 2, PAIR_LEVEL), _above(means[np.isfinite(means)], 1, -1.0)
+
+
+def _above(values: np.ndarray, deviations: int, otherwise: float) -> float:
+    """So many robust standard deviations above the median: a few of the values may be of the same people."""
+    if not len(values):
+        return otherwise
+    median = np.median(values)
+    return float(median + deviations * 1.4826 * np.median(np.abs(values - median)))
 
 
 def _alike(part: _Part, person: int, looks: _Looks, least: float) -> dict[int, int]:

@@ -15,8 +15,8 @@ PEOPLE = "ann", "bob", "cem", "dee"
 
 def looks_of(person: str, count: int, seed: int = 0, spread: float = 0.5) -> np.ndarray:
     """Embeddings of a person: about 0.8 alike, and 0 to anybody else's."""
-    centre = np.random.default_rng(sum(person.encode())).standard_normal(64)
-    noise = np.random.default_rng([seed, *person.encode()]).standard_normal((count, 64))
+    centre = np.random.default_rng(sum(person.encode())).standard_normal(512)
+    noise = np.random.default_rng([seed, *person.encode()]).standard_normal((count, 512))
     return unit(unit(centre) + spread * unit(noise))
 
 
@@ -220,7 +220,7 @@ def test_a_new_split_chooses_anew_and_detects_nothing_anew(tmp_path, capsys):
 
 def test_the_doubtful_come_worst_first_with_a_reason():
     photos = album(6).add("ann", "train", "bob").add("ann", "train", "dee", "ann").add("cem", "train")
-    photos.add("dee", "train", "x", "y").add("bob", "train", "bob", "ann").add("bob", "train", "bob")
+    photos.add("dee", "train", "dee", "dee").add("bob", "train", "bob", "ann").add("bob", "train", "bob")
     photos.candidates[-1]["turned"] = 180
     table = photos.choose()
     sheet = doubtful(table)
