@@ -39,6 +39,10 @@ def grey(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
+def grey_by_mean(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.repeat(pixels.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+
+
 def resized(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return scaled(pixels, 0.7)
 
@@ -72,6 +76,7 @@ CHANGES: dict[str, tuple[Change, int]] = {  # and the JPEG quality of the copy
     "re-encoded, quality 40": (lambda pixels, rng: pixels, 40),
     "re-encoded, quality 30": (lambda pixels, rng: pixels, 30),
     "grey": (grey, 90),
+    "grey, the mean of the colours": (grey_by_mean, 90),
     "resized to 70 %": (resized, 90),
     "resized to 30 %": (lambda pixels, rng: scaled(pixels, 0.3), 90),
     "resized to 200 %": (lambda pixels, rng: scaled(pixels, 2), 90),

@@ -59,7 +59,10 @@ _LEAST_DIFFERENCE = 2.0  # grey levels; a smaller one is never held against a pa
 _NOISE_FACTOR = 10.0  # nor is one whose square is up to so many times the usual one: that is noise
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)  # of the alignment
 _LEAST_OVERLAP = 0.5  # of the picture
-_KEPT = 2048  # decoded pictures, of 64 KB each at most
+_KEPT = 1024  # decoded pictures, of 200 KB each at most
+_GREY_RANGE = 6  # what red, green and blue of a grey picture differ in at most
+# How programs turn colours to grey: ITU-R BT.601, ITU-R BT.709, the mean.
+_TO_GREY = ((0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722), (1 / 3, 1 / 3, 1 / 3))
 
 
 # ---------------------------------------------------------------- no picture, exact copies
@@ -385,36 +388,43 @@ def _show_the_same(paths: np.ndarray, folder: Path, pairs: np.ndarray, workers: 
     """Which pairs of rows, int64 `[P, 2]` in order, show the same picture once decoded: bool `[P]`."""
 
     @lru_cache(_KEPT)
-    def picture(row: int) -> np.ndarray | None:
-        try:
-            luma, _ = decoding.decode_luma(open_path(folder, paths[row]).read_bytes())
-        except (OSError, ValueError):  # it has gone, or changed, since it was examined
-            return None
-        return _shrunk(luma, _SIDES[-1])
+    def picture(row: int) -> np.ndarray:
+        return _shrunk(decoding.read_rgb(open_path(folder, paths[row])), _SIDES[-1])
 
     @cache
-    def small(row: int) -> np.ndarray | None:
-        luma = picture(row)
-        return luma if luma is None else _shrunk(luma, _SIDES[0])
+    def glance(row: int) -> tuple[np.ndarray, bool]:
+        pixels = picture(row)
+        return _shrunk(_luma(pixels), _SIDES[0]), bool(np.ptp(pixels, axis=2).max() <= _GREY_RANGE)
 
-    def decide(pair: tuple[int, int]) -> bool:
-        return all(
-            one is not None and two is not None and same_picture(one, two)
-            for one, two in (map(look, pair) for look in (small, picture))
-        )
+    def decide(pair: list[int]) -> bool:
+        try:
+            (one, one_is_grey), (two, two_is_grey) = map(glance, pair)
+            if one_is_grey == two_is_grey:
+                return same_picture(one, two) and same_picture(*(_luma(picture(row)) for row in pair))
+            grey, coloured = map(picture, pair if one_is_grey else pair[::-1])
+        except (OSError, ValueError):  # one has gone, or changed, since it was examined
+            return False
+        return any(same_picture(_luma(grey), _luma(coloured, weights)) for weights in _TO_GREY)
 
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(decide, map(tuple, pairs.tolist()))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        found = pool.map(decide, pairs.tolist())
         return np.array(list(tqdm(found, total=len(pairs), desc="same under two people", leave=False)), bool)
+    finally:  # an interruption does not wait for what has not begun
+        pool.shutdown(cancel_futures=True)
 
 
-def _shrunk(luma: np.ndarray, side: int) -> np.ndarray:
-    """Luma, uint8 `[H, W]`, with a longer side of `side` px at most."""
-    scale = side / max(luma.shape)
+def _luma(pixels: np.ndarray, weights: tuple[float, float, float] = _TO_GREY[0]) -> np.ndarray:
+    return cv2.transform(pixels, np.array([weights]))
+
+
+def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture, uint8 `[H, W]` or `[H, W, 3]`, with a longer side of `side` px at most."""
+    scale = side / max(picture.shape)
     if scale >= 1:
-        return luma
-    height, width = (max(1, round(length * scale)) for length in luma.shape)
-    return cv2.resize(luma, (width, height), interpolation=cv2.INTER_AREA)
+        return picture
+    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def same_picture(first: np.ndarray, second: np.ndarray) -> bool:

@@ -48,11 +48,15 @@ def test_it_keeps_clean_accuracy_and_starts_from_the_old_weights(
     assert blend.record["history"] == tuned.record["history"]
 
 
-def test_it_needs_people_to_choose_on(photos, before, tuned, tmp_path):
+def test_without_people_to_choose_on_it_is_the_default_and_said_so(photos, before, tuned, tmp_path):
     crops, faces = photos
     faces = faces.assign(split="train", quality="unknown")
-    with pytest.raises(ValueError, match='chosen on "val"'):
-        interpolation.interpolate(before, tuned, crops, faces, workspace=tmp_path)
+    blend = network.load(interpolation.interpolate(before, tuned, crops, faces, workspace=tmp_path))
+    chosen = blend.record["interpolation"]
+    assert chosen["share"] == interpolation.DEFAULT and "by default" in chosen["note"]
+    name = "head.0.weight"
+    expected = torch.lerp(before.state_dict()[name], tuned.state_dict()[name], interpolation.DEFAULT)
+    torch.testing.assert_close(blend.state_dict()[name], expected)
 
 
 def test_networks_that_differ_are_refused(photos, before, tuned, tmp_path):

@@ -245,9 +245,10 @@ def test_frames_of_one_camera_stay_and_copies_of_them_under_another_person_go(tm
         "2/copy.jpg": jpeg(pictures["1/1.jpg"][10:-10, 14:-14], 90),
         "3/copy.jpg": jpeg(cv2.resize(pictures["2/2.jpg"], (144, 108), interpolation=cv2.INTER_AREA), 95),
         "4/copy.jpg": jpeg(cv2.resize(pictures["3/3.jpg"], (960, 720)), 30),
+        "5/copy.jpg": jpeg(pictures["4/4.jpg"].mean(axis=2).astype(np.uint8), 80),
     }
     fill(folder, copies)
     images = cleaning.clean(finding.find(folder), folder, workers=2).set_index("path")
     conflicts = images.index[images["status"] == "label conflict"]
-    assert set(conflicts) == {*copies, "0/0.jpg", "1/1.jpg", "2/2.jpg", "3/3.jpg"}
+    assert set(conflicts) == {*copies, "0/0.jpg", "1/1.jpg", "2/2.jpg", "3/3.jpg", "4/4.jpg"}
     assert (images.drop(conflicts)["status"] == "ok").all()
