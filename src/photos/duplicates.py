@@ -32,8 +32,7 @@ BLANK_RANGE = 8  # grey levels; a thumbnail of no more shows one shade, not a ph
 
 _BATCH = 256  # thumbnails, or pairs of them, worked on at once
 
-# Hashes. The rows of _DCT are the eight lowest frequencies of a DCT-II of a thumbnail's side. Their scale
-# does not matter to a hash.
+# Hashes. The rows of _DCT are the eight lowest frequencies of a DCT-II of a thumbnail's side, in any scale.
 _PHASES = np.outer(np.arange(8), np.arange(THUMBNAIL_SIDE) + 0.5)
 _DCT = np.cos(np.pi / THUMBNAIL_SIDE * _PHASES).astype(np.float32)
 # A crop moves a hash by up to 18 of its 64 bits. So a photo is also looked up as it would be after losing
@@ -58,8 +57,9 @@ _BLOCKS = 32  # along the longer side; a block has five pixels a side at least
 _LEAST_DIFFERENCE = 2.0  # grey levels; a smaller one is never held against a pair
 _NOISE_FACTOR = 10.0  # nor is one whose square is up to so many times the usual one: that is noise
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)  # of the alignment
-_LEAST_OVERLAP = 0.5  # of the picture
+_LEAST_OVERLAP = 0.4  # of the picture, its margin left out
 _KEPT = 1024  # decoded pictures, of 200 KB each at most
+_SHIFT = 1.4  # px; what a shift by it, or by less, brings about is no difference
 _GREY_RANGE = 6  # what red, green and blue of a grey picture differ in at most
 # How programs turn colours to grey: ITU-R BT.601, ITU-R BT.709, the mean.
 _TO_GREY = ((0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722), (1 / 3, 1 / 3, 1 / 3))
@@ -258,7 +258,7 @@ def _in_crowds(identity: pd.Series, thumbs: np.ndarray, pairs: np.ndarray) -> np
 
 
 def _uncommon(thumbs: np.ndarray) -> np.ndarray:
-    """What thumbnails, uint8 `[N, 32, 32]`, do not have in common: float32 `[N, D]`, its main components."""
+    """What thumbnails, uint8 `[N, 32, 32]`, have not in common: float32 `[N, D]`; of many, the main part."""
     inner = slice(2, THUMBNAIL_SIDE - 2)
     mean = gaussian_filter(thumbs.mean(axis=0, dtype=np.float32), 1)
     down, right = (slope[inner, inner] for slope in np.gradient(mean))
@@ -268,7 +268,7 @@ def _uncommon(thumbs: np.ndarray) -> np.ndarray:
     blurred = gaussian_filter(thumbs.astype(np.float32), (0, 1, 1))[:, inner, inner]
     rest = blurred.reshape(len(thumbs), -1)
     rest -= (rest @ basis) @ basis.T
-    return rest @ np.linalg.eigh(rest.T @ rest)[1][:, -_COMPONENTS:]
+    return rest if len(rest) < rest.shape[1] else rest @ np.linalg.eigh(rest.T @ rest)[1][:, -_COMPONENTS:]
 
 
 # ---------------------------------------------------------------- the alignment of thumbnails decides
@@ -432,8 +432,8 @@ def same_picture(first: np.ndarray, second: np.ndarray) -> bool:
 
     They may differ in size, in gain and offset, in what JPEG leaves, and by a margin that was cropped. Two
     frames of one camera differ where the person is: the block that differs most decides, and is held against
-    the pair where its mean square difference exceeds the usual one by far, and is more than a shift by one
-    pixel would bring about. A picture with next to no contrast is never called the same.
+    the pair where its mean square difference exceeds the usual one by far, and is more than a shift by
+    `_SHIFT` would bring about. A picture with next to no contrast is never called the same.
     """
     if first.size > second.size:
         first, second = second, first
@@ -461,7 +461,7 @@ def same_picture(first: np.ndarray, second: np.ndarray) -> bool:
         cv2.blur(values * common, (side, side), borderType=cv2.BORDER_CONSTANT)[whole] / share[whole]
         for values in (difference**2, down**2 + right**2)
     )
-    allowed = _LEAST_DIFFERENCE**2 + _NOISE_FACTOR * np.median(squares) + slopes
+    allowed = _LEAST_DIFFERENCE**2 + _NOISE_FACTOR * np.median(squares) + _SHIFT**2 * slopes
     return bool((squares <= allowed).all())
 
 
