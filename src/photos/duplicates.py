@@ -35,8 +35,8 @@ _BATCH = 256  # thumbnails, or pairs of them, worked on at once
 # Hashes. The rows of _DCT are the eight lowest frequencies of a DCT-II of a thumbnail's side, in any scale.
 _PHASES = np.outer(np.arange(8), np.arange(THUMBNAIL_SIDE) + 0.5)
 _DCT = np.cos(np.pi / THUMBNAIL_SIDE * _PHASES).astype(np.float32)
-# A crop moves a hash by up to 18 of its 64 bits. So a photo is also looked up as it would be after losing
-# 3 % of its width and height: on all sides, or at one of its corners.
+# A crop moves a hash by up to 18 bits. So a photo is also looked up without 3 % of its width and height, cut
+# on all sides, or at one of its corners.
 _CROP = 0.03
 _CROPS = [(0, 0, 0, 0), (_CROP,) * 4] + [(a, _CROP - a, b, _CROP - b) for a in (0, _CROP) for b in (0, _CROP)]
 _RADIUS = 6  # bits in which the hashes of a pair may differ
@@ -60,6 +60,7 @@ _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)  # of the al
 _LEAST_OVERLAP = 0.4  # of the picture, its margin left out
 _KEPT = 1024  # decoded pictures, of 200 KB each at most
 _SHIFT = 1.4  # px; what a shift by it, or by less, brings about is no difference
+_GLANCE = 4.0  # times the allowed difference at the coarser side: shrinking tiny pictures alters them
 _GREY_RANGE = 6  # what red, green and blue of a grey picture differ in at most
 # How programs turn colours to grey: ITU-R BT.601, ITU-R BT.709, the mean.
 _TO_GREY = ((0.299, 0.587, 0.114), (0.2126, 0.7152, 0.0722), (1 / 3, 1 / 3, 1 / 3))
@@ -371,8 +372,7 @@ def groups(images: pd.DataFrame, thumbs: np.ndarray, pairs: np.ndarray) -> np.nd
 
 def _usable(images: pd.DataFrame, pairs: np.ndarray) -> np.ndarray:
     """The pairs of which both rows are usable."""
-    usable = (images["status"] == "ok").to_numpy()
-    return pairs[usable[pairs].all(axis=1)]
+    return pairs[(images["status"] == "ok").to_numpy()[pairs].all(axis=1)]
 
 
 def _components(count: int, links: np.ndarray) -> np.ndarray:
@@ -400,7 +400,8 @@ def _show_the_same(paths: np.ndarray, folder: Path, pairs: np.ndarray, workers: 
         try:
             (one, one_is_grey), (two, two_is_grey) = map(glance, pair)
             if one_is_grey == two_is_grey:
-                return same_picture(one, two) and same_picture(*(_luma(picture(row)) for row in pair))
+                alike = same_picture(one, two, _GLANCE)
+                return alike and same_picture(*(_luma(picture(row)) for row in pair))
             grey, coloured = map(picture, pair if one_is_grey else pair[::-1])
         except (OSError, ValueError):  # one has gone, or changed, since it was examined
             return False
@@ -427,13 +428,12 @@ def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def same_picture(first: np.ndarray, second: np.ndarray) -> bool:
+def same_picture(first: np.ndarray, second: np.ndarray, tolerance: float = 1.3) -> bool:
     """Whether two pictures, luma, uint8 `[H, W]`, agree everywhere once they are aligned.
 
     They may differ in size, in gain and offset, in what JPEG leaves, and by a margin that was cropped. Two
-    frames of one camera differ where the person is: the block that differs most decides, and is held against
-    the pair where its mean square difference exceeds the usual one by far, and is more than a shift by
-    `_SHIFT` would bring about. A picture with next to no contrast is never called the same.
+    frames of one camera differ where the person is. So the block that differs most decides, by its mean
+    square: `tolerance` times noise and a shift by `_SHIFT` are allowed. Without contrast, none is the same.
     """
     if first.size > second.size:
         first, second = second, first
@@ -462,7 +462,7 @@ def same_picture(first: np.ndarray, second: np.ndarray) -> bool:
         for values in (difference**2, down**2 + right**2)
     )
     allowed = _LEAST_DIFFERENCE**2 + _NOISE_FACTOR * np.median(squares) + _SHIFT**2 * slopes
-    return bool((squares <= allowed).all())
+    return bool((squares <= tolerance * allowed).all())
 
 
 def _aligned(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
