@@ -401,7 +401,7 @@ def _show_the_same(paths: np.ndarray, folder: Path, pairs: np.ndarray, workers: 
             (one, one_is_grey), (two, two_is_grey) = map(glance, pair)
             if one_is_grey == two_is_grey:
                 alike = same_picture(one, two, _GLANCE)
-                return alike and same_picture(*(_luma(picture(row)) for row in pair))
+                return alike and same_picture(_luma(picture(pair[0])), _luma(picture(pair[1])))
             grey, coloured = map(picture, pair if one_is_grey else pair[::-1])
         except (OSError, ValueError):  # one has gone, or changed, since it was examined
             return False

@@ -1,0 +1,190 @@
+"""Who else is taken for one of the people one knows: strangers, smears, what shows no face at all.
+
+Pairs do not answer this. A photo is held against everybody in training, and the best score decides: with a
+hundred people behind a door, one false accept in a hundred comparisons lets almost everyone in. Terms as in
+ISO/IEC 19795-1: FPIR is the share of probes of nobody known that are taken for somebody, TPIR that of probes
+of known people that are found under the right name.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from src.evaluation.intervals import interval
+from src.limits import NotPossible
+
+PER_COMPARISON, PER_PROBE = "FAR of comparisons", "FPIR of val's probes"
+KNOWN = "known people"
+SIMULATED = "val has no strangers: its photos, held against all people but their own, stand in for them"
+_QUALITIES = {"high": "good photos", "low": "bad photos"}
+
+
+def strangers(
+    embeddings: Mapping[str, np.ndarray | NotPossible],
+    probe_embeddings: Mapping[str, np.ndarray | NotPossible],
+    faces: pd.DataFrame,
+    probes: pd.DataFrame,
+    target_far: float = 0.01,
+    target_fpir: float = 0.01,
+) -> pd.DataFrame:
+    """One row per model, threshold and kind of probe: the share taken for somebody known, or found.
+
+    embeddings: float32 [N, D] unit rows by model, row i being row i of `faces` (`identity`, `quality`,
+    `split`). probe_embeddings: float32 [M, D] of `probes` (`kind`, `half`, `identity`); those of the half
+    "val" choose thresholds, those of "test" are counted, with the photos of test_unseen. A person is known by
+    the mean of their embeddings in train.
+
+    Two thresholds, both chosen on val: the lowest at which its impostor comparisons are accepted at
+    `target_far` at most, and the lowest at which no kind of its probes is taken for somebody at more than
+    `target_fpir`. With fewer than 1 / target_fpir of them it lies above all. Where val has no people of its
+    own, its photos are held against all people but their own, and `note` says so.
+
+    Columns: model, rule (PER_COMPARISON or PER_PROBE), threshold, kind, photos, people, rate (0-1) with its
+    95 % interval over people, low and high, and note. The kind is one of `probes`, "strangers, good photos"
+    and the like for test_unseen, or, for TPIR, KNOWN with the quality of test_seen's photos.
+    Raises NotPossible where nobody is in training, or val is empty, or where there is no model.
+    """
+    rows: list[dict[str, object]] = []
+    for model, vectors in embeddings.items():
+        others = probe_embeddings.get(model)
+        if isinstance(vectors, NotPossible) or others is None or isinstance(others, NotPossible):
+            continue
+        gallery = _gallery(vectors, faces)
+        chosen, note = _thresholds(gallery, vectors, faces, others, probes, target_far, target_fpir)
+        for rule, threshold in chosen.items():
+            labels = {"model": model, "rule": rule, "threshold": threshold, "note": note}
+            for kind, photos, people in _test_probes(gallery, vectors, faces, others, probes):
+                rows.append(labels | {"kind": kind} | _rate(photos >= threshold, people))
+            for kind, right, people in _known(gallery, vectors, faces):
+                rows.append(labels | {"kind": kind} | _rate(right >= threshold, people))
+    if not rows:
+        raise NotPossible("there is no model to hold strangers against")
+    order = ["model", "rule", "threshold", "kind", "photos", "people", "rate", "low", "high", "note"]
+    return pd.DataFrame(rows)[order]
+
+
+class _Gallery(NamedTuple):
+    people: np.ndarray  # [K], sorted
+    means: np.ndarray  # float32 [K, D], unit rows
+
+    def scores(self, vectors: np.ndarray) -> np.ndarray:
+        """Cosines [n, K]; -inf where there is no embedding."""
+        return np.nan_to_num(vectors @ self.means.T, nan=-np.inf)
+
+    def best(self, vectors: np.ndarray) -> np.ndarray:
+        return self.scores(vectors).max(1)
+
+
+def _gallery(vectors: np.ndarray, faces: pd.DataFrame) -> _Gallery:
+    training = (faces["split"] == "train").to_numpy() & np.isfinite(vectors[:, 0])
+    if not training.any():
+        raise NotPossible("nobody is in training: there is nobody to take a stranger for")
+    people, labels = np.unique(faces["identity"].to_numpy()[training], return_inverse=True)
+    sums = np.zeros((len(people), vectors.shape[1]))
+    np.add.at(sums, labels, vectors[training])
+    return _Gallery(people, (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32))
+
+
+def _thresholds(
+    gallery: _Gallery,
+    vectors: np.ndarray,
+    faces: pd.DataFrame,
+    others: np.ndarray,
+    probes: pd.DataFrame,
+    target_far: float,
+    target_fpir: float,
+) -> tuple[dict[str, float], str]:
+    """Both thresholds of a model, and what is to be said of how they were chosen."""
+    val = np.flatnonzero(faces["split"] == "val")
+    if not len(val):
+        raise NotPossible("val is empty: there is nothing to choose a threshold on")
+    scores = gallery.scores(vectors[val])
+    own = faces["identity"].to_numpy()[val][:, None] == gallery.people
+    impostor = np.where(own, -np.inf, scores)
+    stranger = ~own.any(1)
+    if len(gallery.people) < 2 and not stranger.any():
+        raise NotPossible("one person is in training, and val has nobody else to choose a threshold on")
+    of_nobody = [impostor[stranger].max(1) if stranger.any() else impostor.max(1)]
+    best, kind = gallery.best(others), probes["kind"].to_numpy()
+    half = (probes["half"] == "val").to_numpy()
+    of_nobody += [best[half & (kind == name)] for name in np.unique(kind[half])]
+    each = {
+        PER_COMPARISON: _least(scores[~own], target_far),
+        PER_PROBE: max(_least(scores, target_fpir) for scores in of_nobody),
+    }
+    return each, "" if stranger.any() else SIMULATED
+
+
+def _least(scores: np.ndarray, target: float) -> float:
+    """The lowest threshold that at most a share `target` of the scores reach."""
+    ordered = np.sort(scores)[::-1]
+    allowed = int(target * len(ordered))
+    refused = max(float(ordered[allowed]), -1.0)
+    accepted = float(ordered[allowed - 1]) if allowed else refused
+    if accepted > refused:
+        return (accepted + refused) / 2  # half-way, clear of rounding
+    return float(np.nextafter(np.float32(refused), np.float32(2)))
+
+
+def _test_probes(
+    gallery: _Gallery, vectors: np.ndarray, faces: pd.DataFrame, others: np.ndarray, probes: pd.DataFrame
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Of each kind of probe its best scores [n] and whose photos they are [n]."""
+    found = []
+    unseen = faces[(faces["split"] == "test_unseen").to_numpy()]
+    for quality, photos in unseen.groupby("quality"):
+        at = faces.index.get_indexer(photos.index)
+        kind = f"strangers, {_QUALITIES.get(str(quality), 'photos')}"
+        found.append((kind, gallery.best(vectors[at]), photos["identity"].to_numpy()))
+    best = gallery.best(others)
+    for name, photos in probes[probes["half"] == "test"].groupby("kind", sort=False):
+        at = probes.index.get_indexer(photos.index)
+        found.append((str(name), best[at], photos["identity"].to_numpy()))
+    return found
+
+
+def _known(
+    gallery: _Gallery, vectors: np.ndarray, faces: pd.DataFrame
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Of test_seen's photos of each quality: the score under the right name, -inf where another is closer."""
+    found = []
+    at = np.flatnonzero((faces["split"] == "test_seen").to_numpy())
+    identity, quality = faces["identity"].to_numpy()[at], faces["quality"].to_numpy()[at]
+    scores = gallery.scores(vectors[at])
+    own = identity[:, None] == gallery.people
+    right = np.where(own, scores, -np.inf).max(1, initial=-np.inf)
+    other = np.where(own, -np.inf, scores).max(1, initial=-np.inf)
+    right = np.where(right > other, right, -np.inf)
+    for name in np.unique(quality):
+        here = quality == name
+        kind = f"{KNOWN}, {_QUALITIES.get(str(name), 'photos')}"
+        found.append((kind, right[here], identity[here]))
+    return found
+
+
+def _rate(hits: np.ndarray, people: np.ndarray) -> dict[str, object]:
+    """The share of hits and its interval, which leaves out each person's probes in turn."""
+    by_person = pd.Series(hits.astype(float)).groupby(people).agg(["sum", "count"]).to_numpy(float)
+    total = by_person.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left_out = (total[0] - by_person[:, 0]) / (total[1] - by_person[:, 1])
+    value = float(total[0] / total[1])
+    low, high = interval(value, left_out, by_person[:, 1])
+    return {"photos": len(hits), "people": len(by_person), "rate": value, "low": low, "high": high}
+
+
+def in_columns(measured: pd.DataFrame, rule: str = PER_PROBE) -> pd.DataFrame:
+    """To read: a row per model, a column per kind, "3 % [1, 8]", at the threshold chosen by `rule`."""
+    rows = measured[measured["rule"] == rule]
+    texts = rows.assign(text=_in_percent(rows)).pivot_table("text", "model", "kind", aggfunc="first")
+    return texts.reindex(index=rows["model"].unique(), columns=rows["kind"].unique())
+
+
+def _in_percent(rows: pd.DataFrame) -> list[str]:
+    parts = (100 * rows[["rate", "low", "high"]]).itertuples(index=False)
+    return [
+        f"{rate:.0f} %" + (f" [{low:.0f}, {high:.0f}]" if np.isfinite(low + high) else "")
+        for rate, low, high in parts
+    ]

@@ -1,0 +1,110 @@
+"""Strangers held against the people one knows, against what one would count by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.evaluation import strangers
+from src.limits import NotPossible
+from tests.evaluation.examples import unit_rows
+
+KNOWN = ("ann", "bob", "cid", "dee")
+
+
+def world(photos=60, own_val=True, seed=0):
+    """Photos of four known people and of others, and probes of nobody, as far apart as chance has it."""
+    rng = np.random.default_rng(seed)
+    others = [f"other {i}" for i in range(30)]
+    rows = [(name, split, i) for name in KNOWN for split in ("train", "val", "test_seen") for i in range(20)]
+    splits = ("val", "test_unseen") if own_val else ("test_unseen",)
+    rows += [
+        (name, split, i) for k, split in enumerate(splits) for name in others[15 * k :][:15] for i in range(8)
+    ]
+    faces = pd.DataFrame(rows, columns=["identity", "split", "number"])
+    faces["quality"] = np.where(faces["number"] % 2, "low", "high")
+    centres = {name: rng.normal(size=32) for name in (*KNOWN, *others)}
+    vectors = np.stack([centres[name] for name in faces["identity"]]) + rng.normal(size=(len(faces), 32))
+    half = np.where(np.arange(2 * photos) % 2, "val", "test")
+    probes = pd.DataFrame({"kind": "smears", "half": half, "identity": rng.choice(KNOWN, 2 * photos)})
+    return unit_rows(vectors), faces, unit_rows(rng.normal(size=(2 * photos, 32))), probes
+
+
+def by_hand(vectors, faces, rows):
+    train = (faces["split"] == "train").to_numpy()
+    names = faces["identity"].to_numpy()
+    means = {name: vectors[train & (names == name)].astype(float).mean(0) for name in KNOWN}
+    return pd.DataFrame({name: rows @ mean / np.linalg.norm(mean) for name, mean in means.items()})
+
+
+def test_shares_are_those_of_a_count_by_hand():
+    vectors, faces, others, probes = world()
+    found = strangers.strangers({"pack": vectors}, {"pack": others}, faces, probes, 0.05, 0.05)
+    for row in found.to_dict("records"):
+        rule, kind = str(row["rule"]), str(row["kind"])
+        if kind == "smears":
+            at = (probes["half"] == "test").to_numpy()
+            taken = by_hand(vectors, faces, others[at]).max(axis=1) >= row["threshold"]
+        else:
+            quality = "high" if "good" in kind else "low"
+            split = "test_seen" if kind.startswith("known") else "test_unseen"
+            at = ((faces["split"] == split) & (faces["quality"] == quality)).to_numpy()
+            scores = by_hand(vectors, faces, vectors[at])
+            taken = scores.max(axis=1) >= row["threshold"]
+            if split == "test_seen":
+                taken &= scores.idxmax(axis=1) == faces["identity"].to_numpy()[at]
+        assert row["photos"] == at.sum() and row["rate"] == pytest.approx(taken.mean()), (rule, kind)
+        assert row["low"] <= row["rate"] <= row["high"]
+    assert (found["note"] == "").all()
+
+
+def test_the_thresholds_keep_what_they_promise_on_val():
+    vectors, faces, others, probes = world(photos=400)
+    found = strangers.strangers({"pack": vectors}, {"pack": others}, faces, probes, 0.01, 0.02)
+    at = found.groupby("rule")["threshold"].first()
+    val = (faces["split"] == "val").to_numpy()
+    scores = by_hand(vectors, faces, vectors[val])
+    own = np.array([[name == known for known in KNOWN] for name in faces["identity"][val]])
+    assert (scores.to_numpy()[~own] >= at[strangers.PER_COMPARISON]).mean() <= 0.01
+    stranger = ~own.any(1)
+    smears = by_hand(vectors, faces, others[(probes["half"] == "val").to_numpy()]).max(axis=1)
+    rates = [(part >= at[strangers.PER_PROBE]).mean() for part in (scores[stranger].max(axis=1), smears)]
+    assert max(rates) <= 0.02 and max(rates) > 0  # neither above the target, nor far above all
+    assert at[strangers.PER_PROBE] > at[strangers.PER_COMPARISON]
+
+
+def test_a_model_that_sees_its_people_everywhere_is_found_out():
+    vectors, faces, others, probes = world()
+    blind = np.where((faces["split"] == "test_unseen").to_numpy()[:, None], vectors[:1], vectors)
+    smears = np.where((probes["half"] == "test").to_numpy()[:, None], vectors[:1], others)
+    models = {"pack": vectors, "blind": blind}
+    found = strangers.strangers(models, {"pack": others, "blind": smears}, faces, probes)
+    taken = found[found["rule"] == strangers.PER_PROBE].set_index(["model", "kind"])["rate"]
+    assert taken["blind", "smears"] == 1 and taken["blind", "strangers, bad photos"] == 1
+    assert taken["pack", "smears"] < 0.1 and taken["pack", "strangers, bad photos"] < 0.1
+    table = strangers.in_columns(found)
+    assert str(table.loc["blind", "smears"]).startswith("100 %") and list(table.index) == ["pack", "blind"]
+
+
+def test_without_strangers_in_val_its_own_people_stand_in_and_it_is_said():
+    vectors, faces, others, probes = world(own_val=False)
+    found = strangers.strangers({"pack": vectors}, {"pack": others}, faces, probes)
+    assert (found["note"] == strangers.SIMULATED).all()
+    assert found["threshold"].between(-1, 1).all()
+
+
+def test_equal_scores_are_all_refused_where_together_they_are_too_many():
+    vectors, faces, others, probes = world()
+    same = np.repeat(others[:1], len(others), axis=0)
+    found = strangers.strangers({"pack": vectors}, {"pack": same}, faces, probes)
+    assert found[(found["kind"] == "smears") & (found["rule"] == strangers.PER_PROBE)]["rate"].item() == 0
+
+
+def test_what_is_lacking_is_said():
+    vectors, faces, others, probes = world()
+    with pytest.raises(NotPossible, match="nobody is in training"):
+        strangers.strangers({"pack": vectors}, {"pack": others}, faces.assign(split="val"), probes)
+    no_val = faces.assign(split=faces["split"].replace("val", "train"))
+    with pytest.raises(NotPossible, match="val is empty"):
+        strangers.strangers({"pack": vectors}, {"pack": others}, no_val, probes)
+    with pytest.raises(NotPossible, match="no model"):
+        strangers.strangers({"pack": NotPossible("too few")}, {}, faces, probes)
