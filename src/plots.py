@@ -393,6 +393,31 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 @_or_notice
+def strangers(measured: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Who is taken for one of the people in training, by model and kind of probe, with 95 % intervals.
+
+    measured: rows of `strangers.strangers` of one rule.
+    """
+    models, kinds = list(measured["model"].unique()), list(measured["kind"].unique())
+    ax = _axes(ax, 9.4, 1.2 + 0.16 * len(models) * (len(kinds) + 1))
+    for i, (kind, colour, marker) in enumerate(zip(kinds, cycle(COLOURS), cycle(MARKERS), strict=False)):
+        rows = measured[measured["kind"] == kind].set_index("model").reindex(models)
+        middle = np.arange(len(models)) + (i - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
+        bars = np.clip(np.nan_to_num([rows["rate"] - rows["low"], rows["high"] - rows["rate"]]), 0, None)
+        style: Style = {"color": colour, "capsize": 2, "markersize": 5}
+        if kind.startswith("known"):
+            style["markerfacecolor"] = "white"
+        ax.errorbar(rows["rate"], middle, xerr=bars, fmt=marker, label=kind, **style)
+    ax.set_yticks(range(len(models)), models)
+    ax.set_ylim(len(models) - 0.5, -0.5)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel("taken for one of the people in training; known people: found under the right name")
+    _in_percent(ax.xaxis)
+    _legend_right(ax)
+    return ax
+
+
+@_or_notice
 def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """FRR that is left when the worst photos are dropped, as of `verification.discard`."""
     if not np.isfinite(table["frr"]).any():

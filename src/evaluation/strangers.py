@@ -18,6 +18,10 @@ from src.limits import NotPossible
 PER_COMPARISON, PER_PROBE = "FAR of comparisons", "FPIR of val's probes"
 KNOWN = "known people"
 SIMULATED = "val has no strangers: its photos, held against all people but their own, stand in for them"
+_WHEN = {
+    PER_COMPARISON: "At the threshold for the target FAR of comparisons",
+    PER_PROBE: "At the one for the target FPIR of val's probes",
+}
 _QUALITIES = {"high": "good photos", "low": "bad photos"}
 
 
@@ -175,9 +179,46 @@ def _rate(hits: np.ndarray, people: np.ndarray) -> dict[str, object]:
     return {"photos": len(hits), "people": len(by_person), "rate": value, "low": low, "high": high}
 
 
+def at(measured: pd.DataFrame, rule: str = PER_PROBE) -> pd.DataFrame:
+    """The rows of one rule: at the threshold that it chooses."""
+    return measured[measured["rule"] == rule]
+
+
+def in_words(measured: pd.DataFrame | NotPossible, model: str, baseline: str) -> str:
+    """What becomes of strangers, as a point of a list in Markdown: how many of 100 are taken for somebody.
+
+    The probes are those nearest to what a camera sees that there are: bad photos of others before good ones,
+    people of test_unseen before those of a folder, smears where there is nobody else.
+    """
+    if isinstance(measured, NotPossible):
+        return f"\n- **Strangers.** Not tested: {measured}."
+    kinds = [str(kind) for kind in measured["kind"].unique()]
+    kind = min((name for name in kinds if not name.startswith(KNOWN)), key=_worth)
+    known = max(
+        (name for name in kinds if name.startswith(KNOWN)), key=lambda name: "bad" in name, default=""
+    )
+    text = ""
+    for rule, when in _WHEN.items():
+        rates = at(measured, rule).set_index(["model", "kind"])["rate"].to_dict()
+        parts = []
+        for name in (baseline, model):
+            if (name, kind) in rates:
+                found = f" (known people found: {rates[name, known]:.0%})" if known else ""
+                parts.append(f"{name} {100 * rates[name, kind]:.0f}{found}")
+        text += f" {when}: {', '.join(parts)}." if parts else ""
+    note = str(measured["note"].iloc[0])
+    what = kind if kind.startswith(("strangers", "others")) else f"probes, {kind}"
+    tested = f"\n- **Strangers.** Of 100 {what}, so many are taken for one of the people in training.{text}"
+    return tested + (f" {note[0].upper()}{note[1:]}." if note else "")
+
+
+def _worth(kind: str) -> tuple[bool, bool, bool]:
+    return kind in ("smears", "no face"), "bad" not in kind, kind.startswith("others")
+
+
 def in_columns(measured: pd.DataFrame, rule: str = PER_PROBE) -> pd.DataFrame:
     """To read: a row per model, a column per kind, "3 % [1, 8]", at the threshold chosen by `rule`."""
-    rows = measured[measured["rule"] == rule]
+    rows = at(measured, rule)
     texts = rows.assign(text=_in_percent(rows)).pivot_table("text", "model", "kind", aggfunc="first")
     return texts.reindex(index=rows["model"].unique(), columns=rows["kind"].unique())
 

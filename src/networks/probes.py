@@ -16,8 +16,8 @@ from src.artifacts import cached, uses
 from src.limits import NotPossible
 from src.packs import faces as face_finding
 from src.packs.alignment import SIDE, TEMPLATE
-from src.photos import cleaning, decoding, finding
-from src.photos.paths import open_path
+from src.photos import cleaning, decoding, fetching, finding
+from src.photos.paths import open_path, place
 
 if TYPE_CHECKING:
     from src.packs.pack import Pack
@@ -120,7 +120,7 @@ def _patches(
 
 @uses(faces=("identity", "quality", "split", "eye_distance"))
 def others(
-    place: Path,
+    photos: Path,
     pack: "Pack",
     faces: pd.DataFrame,
     crops: np.ndarray,
@@ -129,7 +129,7 @@ def others(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Photos of other people, as they are and made as bad as the user's: a table of probes, and their crops.
 
-    place: a folder with a subfolder per person, or any layout that `finding.find` knows. faces, crops: the
+    photos: a folder with a subfolder per person, or any layout that `finding.find` knows. faces, crops: the
     user's, uint8 `[N, 112, 112, 3]` RGB, and known, float32 `[N, D]`, the pack's embeddings of them.
     One half of the people are "val", the others "test"; lots decide. Somebody who looks like one of the
     people in training is left out: the same person may be in both sets.
@@ -137,15 +137,15 @@ def others(
     Columns as of `nobody`, and `note`, where people were left out, how many. Raises NotPossible where the
     folder holds no other people.
     """
-    files = finding.find(place).sort_values("path")
+    files = finding.find(photos).sort_values("path")
     rng = np.random.default_rng(seed)
     people = rng.permutation(np.unique(files["identity"]))[:MOST_OTHERS]
     drawn = files[files["identity"].isin(people)].sample(frac=1, random_state=rng)
     drawn = drawn.groupby("identity").head(PHOTOS_EACH).sort_values("path")
-    clean = cleaning.clean(drawn.reset_index(drop=True), place)
+    clean = cleaning.clean(drawn.reset_index(drop=True), photos)
     if not (clean["status"] == "ok").any():
-        raise NotPossible(f"{place} holds no usable photo of other people")
-    found, theirs = face_finding.extract(clean, place, pack)
+        raise NotPossible(f"{photos} holds no usable photo of other people")
+    found, theirs = face_finding.extract(clean, photos, pack)
     table = face_finding.table(clean, found)
     seen = (table["found"] != face_finding.WHOLE).to_numpy()
     table, theirs = table[seen].reset_index(drop=True), theirs[seen]
@@ -153,7 +153,7 @@ def others(
     left = ~table["identity"].isin(alike).to_numpy()
     table, theirs = table[left].reset_index(drop=True), theirs[left]
     if table.empty:
-        raise NotPossible(f"{place} holds no photo of people other than those in training")
+        raise NotPossible(f"{photos} holds no photo of people other than those in training")
     worse = as_bad_as(theirs, crops, faces, seed)
     half = table["identity"].isin(people[::2]).map({True: "test", False: "val"})
     note = f"{len(alike)} people look like somebody in training and are left out" if alike else ""
@@ -232,18 +232,22 @@ def gather(
     faces: pd.DataFrame,
     crops: np.ndarray,
     folder: Path,
-    strangers: Path | None,
+    strangers: str,
     pack: "Pack",
     known: np.ndarray,
     out: Path,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """All probes, `nobody`'s and, of the folder `strangers`, `others`'; each part is kept below `out`."""
+    """All probes, each part kept below `out`: `nobody`'s, and `others`' of the folder `strangers`.
+
+    "lfw" is Labeled Faces in the Wild; with "" there are no others. The rest as of these two functions.
+    """
     stored = (out / "nobody.parquet", out / "nobody.npy")
     parts = [cached(stored, nobody, faces, crops, folder, seed)]
-    if strangers is not None:
+    if strangers:
         stored = (out / "others.parquet", out / "others.npy")
-        parts.append(cached(stored, others, strangers, pack, faces, crops, known, seed))
+        of_others = fetching.lfw() if strangers == "lfw" else place(strangers)
+        parts.append(cached(stored, others, of_others, pack, faces, crops, known, seed))
     table = pd.concat([part[0] for part in parts], ignore_index=True)
     return table.fillna({"note": ""}) if "note" in table else table, np.concatenate([p[1] for p in parts])
 

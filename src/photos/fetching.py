@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from sklearn import datasets
 from tqdm.auto import tqdm
 
 from src import artifacts
@@ -73,6 +74,24 @@ def fetch(source: str | Path, destination: Path, sha256: str | None = None) -> P
     people_folder.rename(destination)
     shutil.rmtree(work_folder)
     return destination
+
+
+def lfw() -> Path:
+    """The folder of Labeled Faces in the Wild, `<person>/<file>`; scikit-learn downloads and checks it once.
+
+    Raises ConnectionError where it is not there and can't be had, with what to put where.
+    """
+    folder = Path(datasets.get_data_home()) / "lfw_home" / "lfw_funneled"
+    if not folder.is_dir():
+        try:
+            datasets.fetch_lfw_people(min_faces_per_person=100)  # checks the archive; few photos are read
+        except OSError as error:
+            raise ConnectionError(
+                f"Labeled Faces in the Wild could not be downloaded ({error}): unpack lfw-funneled.tgz into "
+                f'{folder.parent}, so that {folder} holds the people, or set strangers to "" or to a folder '
+                "of other people's photos."
+            ) from error
+    return folder
 
 
 def _download(link: str, archive: Path, destination: Path) -> Path:

@@ -99,6 +99,19 @@ def test_equal_scores_are_all_refused_where_together_they_are_too_many():
     assert found[(found["kind"] == "smears") & (found["rule"] == strangers.PER_PROBE)]["rate"].item() == 0
 
 
+def test_in_words_the_worst_photos_of_strangers_are_named():
+    vectors, faces, others, probes = world()
+    blind = np.where((faces["split"] == "test_unseen").to_numpy()[:, None], vectors[:1], vectors)
+    found = strangers.strangers(
+        {"pack": vectors, "blind": blind}, {"pack": others, "blind": others}, faces, probes
+    )
+    text = strangers.in_words(found, "blind", "pack")
+    assert "Of 100 strangers, bad photos" in text and "blind 100" in text
+    assert "too few" in strangers.in_words(NotPossible("too few people"), "blind", "pack")
+    without = found[~found["kind"].str.startswith("strangers")]
+    assert "Of 100 probes, smears" in strangers.in_words(without, "blind", "pack")
+
+
 def test_what_is_lacking_is_said():
     vectors, faces, others, probes = world()
     with pytest.raises(NotPossible, match="nobody is in training"):

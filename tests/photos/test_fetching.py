@@ -4,6 +4,7 @@ import errno
 import io
 import shutil
 import tarfile
+import urllib.error
 import zipfile
 from pathlib import Path
 
@@ -152,3 +153,18 @@ def test_without_network_the_manual_way_is_given(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match="browser") as caught:
         fetching.fetch("https://drive.google.com/file/d/1AbC/view", tmp_path / "images")
     assert "\n" not in str(caught.value)
+
+
+def test_faces_in_the_wild_that_are_there_are_taken_and_else_one_sentence_says_what_to_put_where(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+
+    def unreachable(**options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(fetching.datasets, "fetch_lfw_people", unreachable)
+    with pytest.raises(ConnectionError, match=r"lfw-funneled.tgz into .*lfw_home"):
+        fetching.lfw()
+    (tmp_path / "lfw_home" / "lfw_funneled" / "Ann").mkdir(parents=True)
+    assert fetching.lfw() == tmp_path / "lfw_home" / "lfw_funneled"
