@@ -277,7 +277,10 @@ def fine_tuned_resnet50(
     """The study's model: learns from the labels, and from what the teacher gives for the same photos."""
     targets = None if teacher is None else comparison.embed(teacher)
     inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss)
-    return comparison.keep(Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)}))
+    trained = comparison.checkpoint(name, finetuning.train, *inputs)
+    if said := finetuning.trials_in_words(trained.record):
+        print(f"{name}: {said}")
+    return comparison.keep(Model(name, {name: trained}))
 
 
 @row("ResNet-50 + {base.name}")
