@@ -50,8 +50,9 @@ def train(
     model that knows more; the student learns to give them, through a linear map, for degraded crops
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`.
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
-    best epoch (the last, without such rows), with settings, training data and history. Training that was
-    interrupted goes on from what is in `workspace`, after its last finished epoch, to the same result.
+    best epoch (the last, without such rows), with settings, training data and history; it is written when
+    training ends. Training that was interrupted goes on from what is in `workspace`, after its last kept
+    epoch: there, one file holds the state, the best weights so far and their history, which so never part.
     Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
     people to train on, FloatingPointError where the loss is no longer finite.
     """
@@ -71,20 +72,20 @@ def train(
             try:
                 history.append(_epoch(learner, data, epoch, steps, bar))
             except FloatingPointError as error:
-                rescue = (
-                    f"the best of the {epoch} epochs before is in {folder}" if history else "nothing is kept"
-                )
+                rescue = "nothing is kept"
+                if history:
+                    network.save(learner.best, folder, _record(data, settings, trials, history))
+                    rescue = f"the best of the {epoch} epochs before is in {folder}"
                 raise FloatingPointError(
                     f"{error}: {rescue}; try a learning_rate below {settings.learning_rate:g}"
                 ) from None
             bar.set_postfix({name: f"{history[-1][name]:.3f}" for name in ("loss", "accuracy", "val_auc")})
             if _best(history) == epoch + 1:
-                network.save(learner.averaged, folder)
-            network.save_record(start, folder, _record(data, settings, trials, history))
+                learner.best.load_state_dict(learner.averaged.state_dict())
             if time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
-    return folder
+    return network.save(learner.best, folder, _record(data, settings, trials, history))
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,10 @@ def _training_data(
 
 
 class Learner:
-    """A network in training: its loss, the map to its teacher, the optimiser, the average of its weights."""
+    """A network in training: its loss, the map to its teacher, the optimiser, the average of its weights.
+
+    `best` is what the average was after the best epoch.
+    """
 
     def __init__(
         self, start: FaceNetwork, data: TrainingData, settings: Settings, make_loss: losses.MakeLoss
@@ -145,6 +149,7 @@ class Learner:
         torch.manual_seed(settings.seed)
         self.network = copy.deepcopy(start).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network)
+        self.best = copy.deepcopy(self.network)
         size, targets = start.origin.embedding_size, data.targets
         self.loss = make_loss(len(data.people), size, settings.margin, settings.scale).to(self.device)
         self.full_margin = getattr(self.loss, "margin", None)
@@ -225,21 +230,25 @@ class Learner:
         torch._foreach_lerp_([mean[name] for name in floats], [current[name] for name in floats], 1 - decay)
 
     def keep(self, file: Path, history: list[Line]) -> None:
-        """Writes all that training needs to go on from here."""
+        """Writes all that training needs to go on from here, whole or not at all."""
         tensors = {f"trained.{name}": value for name, value in self.trained.state_dict().items()}
         tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
         weights.write(file, tensors, note=json.dumps(history))
 
     def restore(self, file: Path) -> list[Line]:
         """Reads what `keep` wrote; returns the history."""
-        parts: dict[str, dict[str, Tensor]] = {"trained": {}, "averaged": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            "trained": {}, "averaged": {}, "best": {}, "optimizer": {},
+        }  # fmt: skip
         for name, value in safetensors.torch.load_file(file).items():
             part, rest = name.split(".", 1)
             parts[part][rest] = value
         self.trained.load_state_dict(parts["trained"])
         self.averaged.load_state_dict(parts["averaged"])
+        self.best.load_state_dict(parts["best"])
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():

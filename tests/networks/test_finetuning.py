@@ -257,7 +257,7 @@ def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
     photos, train, tmp_path, monkeypatch
 ):
     settings = dataclasses.replace(QUICK, epochs=4, trial=0.5, try_rates=(0.3, 1.0, 3.0))
-    rates = []
+    rates: list[float] = []
 
     def val_auc(averaged, data):
         return {0.3: 0.8, 1.0: 0.9, 3.0: 0.7}[rates[-1]]
@@ -279,7 +279,7 @@ def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
     said = finetuning.trials_in_words(record)
     assert "get 1 times the learning rate" in said and "0.3 gives AUC 0.800" in said
     assert finetuning.trials_in_words({}) == ""
-    data = finetuning._training_data(*photos, settings, None)
+    data = finetuning._training_data(photos[0], photos[1], settings, None)
     file = tmp_path / "training" / "trials.json"
     again = finetuning._choose_rate(start, data, settings, losses.cosface, file)
     assert len(rates) == 4, "what has been tried is not tried again"
