@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from src import artifacts
 from src.artifacts import cached, uses
+from src.evaluation import verdict, verification
 from src.limits import NotPossible
 from src.networks import finetuning, interpolation, maps, network, weights
 from src.networks.embedding import embed
@@ -199,6 +200,14 @@ class Comparison:
             for model in models
             if not isinstance(model, Missing) and model.note
         }
+
+    def progress(self, model: Model | Missing, baseline: Model) -> str:
+        """Whether fine-tuning has helped, judged on "val" alone, and what to try: see `verdict.progress`."""
+        if isinstance(model, Missing):
+            return f"{self.label}{model.name}: {model.reason}"
+        counts = verification.on_val(self.rows(baseline, model), self.faces)
+        report = verification.report({"val": counts}, self.label + baseline.name)
+        return verdict.progress(model.history, report)
 
     def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
         """The network that `function` leaves as a checkpoint, kept under `name`."""

@@ -13,6 +13,8 @@ import pytest
 
 from src import models
 from src.demo import drawing, mode, people
+from src.evaluation import verification
+from src.limits import NotPossible
 from src.networks import finetuning
 from src.networks.embedding import embed
 from src.packs import pack
@@ -102,6 +104,18 @@ def test_every_model_looks_at_the_mirror_image_too(comparison, rows):
         assert (embed(mirror, model) * embed(comparison.crops, model)).sum(1).min() > 0.9999, name
     plain = models.Model("plain", {"plain": rows["demo_pack"].network}, mirrored=False)
     assert (embed(mirror, plain) * embed(comparison.crops, plain)).sum(1).min() < 0.99
+
+
+def test_progress_is_judged_on_val(comparison, rows):
+    said = comparison.progress(rows["ResNet-50 fine-tuned"], rows["demo_pack"])
+    assert "than demo · demo_pack" in said and "demo · ResNet-50 fine-tuned is" in said
+    val = comparison.faces["split"] == "val"
+    shown = comparison.embed(rows["demo_pack"])[val]
+    assert f"against {verification.auc(shown, comparison.faces['identity'][val]):.3f}" in said
+    blind = replace(comparison, faces=comparison.faces.assign(split="train"))
+    assert "nothing tells yet" in blind.progress(rows["ResNet-50 fine-tuned"], rows["demo_pack"])
+    missing = models.Missing("ResNet-50 fine-tuned", NotPossible("too few"))
+    assert comparison.progress(missing, rows["demo_pack"]).endswith("not possible: too few")
 
 
 def test_a_closed_list_is_named(comparison, rows):
