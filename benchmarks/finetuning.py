@@ -3,8 +3,9 @@
     python benchmarks/finetuning.py FACE_TEST_DATA --out OUT [--quick] [--sets study6 frmdb] [--arms ...]
     [--ablation]
 
-FACE_TEST_DATA holds <set>/images folders and models/standin, a small InsightFace pack that stands in for
-buffalo_l. Each run (set x split x seed x arm) leaves its rows in OUT and is not repeated; the tables are
+FACE_TEST_DATA holds <set>/images folders, models/standin, a small InsightFace pack that stands in for
+buffalo_l, and models/resnet50_tiny.safetensors, a ResNet-50 that knows photos of other things, in place of
+ImageNet's. Each run (set x split x seed x arm) leaves its rows in OUT and is not repeated; the tables are
 printed from what is there. Differences are to the pack with the same crops; intervals are over people,
 spreads over splits and seeds.
 """
@@ -29,7 +30,7 @@ from src import models
 from src.artifacts import cached
 from src.evaluation import verification
 from src.models import Model
-from src.networks import finetuning, network, weights
+from src.networks import finetuning, network, recipes, weights
 from src.networks.embedding import embed
 from src.packs import faces as face_finding
 from src.packs import pack as packs
@@ -40,7 +41,8 @@ SETS = {  # share of people kept unseen, and the pairs that are the headline
     "study6": (0.0, "low-low"),
     "frmdb": (0.3, "high-low"),
 }
-RESNET50 = finetuning.Settings()
+LEARNT = Path("models") / "resnet50_tiny.safetensors"
+RESNET50 = recipes.RECIPES["photos"]
 ABLATION = {
     "classes start at random": replace(RESNET50, imprinting=False),
     "no distillation": replace(RESNET50, distillation=0.0),
@@ -58,6 +60,7 @@ class Bench:
     def __init__(self, data: Path, out: Path, name: str, split: int, seed: int, epochs: int = 0) -> None:
         pack = packs.load(data / "models" / "standin")
         self.name, self.split, self.seed, self.epochs = name, split, seed, epochs
+        self.learnt = str(data / LEARNT)
         faces, crops = prepared(data, out, name, pack)
         faces = faces.assign(split=splitting.split(faces, SETS[name][0], seed=split)["split"])
         self.comparison = models.Comparison(pack, crops, faces, out / name / f"{split}-{seed}")
@@ -108,11 +111,13 @@ def fine_tuned_plda(bench: Bench) -> Model:
     return models.plda(bench.comparison, fine_tuned(bench), linear_map=True)
 
 
-def resnet50(bench: Bench, settings: finetuning.Settings = RESNET50, folder: str = "") -> Model:
+def resnet50(
+    bench: Bench, settings: finetuning.Settings = RESNET50, folder: str = "", start: str = ""
+) -> Model:
     settings = replace(settings, seed=bench.seed, epochs=bench.epochs or settings.epochs)
     teacher = tuned(bench) if settings.distillation else None
     comparison = replace(bench.comparison, folder=bench.comparison.folder / folder)
-    before = models.resnet50(comparison, "none", bench.seed, input_size=48)
+    before = models.resnet50(comparison, start or bench.learnt, bench.seed, input_size=48)
     return models.fine_tuned_resnet50(comparison, before, settings, teacher)
 
 
@@ -158,6 +163,9 @@ ARMS: dict[str, Arm] = {
     "pack fine-tuned + PLDA": fine_tuned_plda,
     "pack fine-tuned, low rank": low_rank,
     "ResNet-50 fine-tuned": resnet50,  # after its teacher, so that its time is its own
+    "ResNet-50 fine-tuned, random weights": partial(
+        resnet50, settings=recipes.RECIPES["nothing"], folder="random", start="none"
+    ),
     "ResNet-50 + pack": fused,
 }
 ABLATED: dict[str, Arm] = {

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from src import artifacts
 from src.artifacts import cached, uses
+from src.evaluation import verdict, verification
 from src.limits import NotPossible
 from src.networks import finetuning, interpolation, maps, network, weights
 from src.networks.embedding import embed
@@ -31,24 +32,38 @@ if TYPE_CHECKING:
     from src.packs.pack import Pack  # training must not need InsightFace
 
 MODEL_FILE, MAP_FILE = "model.json", "map.safetensors"
+MIRRORED = True  # whether models look at the mirror image too: all of a comparison, or none
 
 
 class Model(nn.Module):
     """From crops to embeddings: its networks side by side, and a map of what they give.
 
     `forward` takes float [B, 3, 112, 112], RGB in [-1, 1], and returns unit rows [B, D]; `embedding.embed`
-    applies it to uint8 crops. Networks go by names of their own, as several models may share one.
+    applies it to uint8 crops. Networks go by names of their own, as several models may share one. mirrored:
+    whether each network looks at the crop and at its mirror image, and gives the mean of what it sees. note:
+    what the report is to say of the model.
     """
 
-    def __init__(self, name: str, networks: dict[str, FaceNetwork], fitted: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        networks: dict[str, FaceNetwork],
+        fitted: nn.Module | None = None,
+        mirrored: bool = MIRRORED,
+        note: str = "",
+    ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.mirrored, self.note = name, mirrored, note
         self.names = list(networks)
         self.networks = nn.ModuleList(networks.values())
         self.map = fitted
 
     def forward(self, images: Tensor) -> Tensor:
         embeddings = [F.normalize(part(images)) for part in self.networks]
+        if self.mirrored:
+            images = images.flip(-1)
+            mirror = [F.normalize(part(images)) for part in self.networks]
+            embeddings = [F.normalize(a + b) for a, b in zip(embeddings, mirror, strict=True)]
         return embeddings[0] if self.map is None else self.map(*embeddings)
 
     @property
@@ -72,7 +87,8 @@ def save(model: Model, folder: Path) -> Path:
         weights.write(folder / MAP_FILE, model.map.state_dict())
     kind = None if model.map is None else type(model.map).__name__
     with artifacts.whole(folder / MODEL_FILE) as partial:
-        record = {"name": model.name, "networks": model.names, "map": kind}
+        about = {"mirrored": model.mirrored, "note": model.note}
+        record = {"name": model.name, "networks": model.names, "map": kind, **about}
         partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return folder
 
@@ -87,10 +103,10 @@ def load(folder: Path) -> Model:
         raise FileNotFoundError(f"{folder} holds no model: {MODEL_FILE} is missing")
     record = json.loads(file.read_text(encoding="utf-8"))
     networks = {name: network.load(folder / _slug(name)) for name in record["networks"]}
-    if record["map"] is None:
-        return Model(record["name"], networks).eval()
-    fitted = maps.rebuild(record["map"], weights.read(folder / MAP_FILE))
-    return Model(record["name"], networks, fitted).eval()
+    kind = record["map"]
+    fitted = None if kind is None else maps.rebuild(kind, weights.read(folder / MAP_FILE))
+    mirrored, note = record.get("mirrored", False), record.get("note", "")
+    return Model(record["name"], networks, fitted, mirrored, note).eval()
 
 
 def _networks(model: Model) -> dict[str, FaceNetwork]:
@@ -143,6 +159,12 @@ class Comparison:
     faces: pd.DataFrame  # row i is crop i
     folder: Path
     label: str = ""  # before the name of every row of the report
+    unknown: float = maps.UNKNOWN  # share of photos expected to show nobody in training; 0: a closed list
+
+    @property
+    def closed(self) -> str:
+        """After the name of a row that takes every photo for somebody's in training."""
+        return "" if self.unknown else ", closed list"
 
     def embed(self, model: Model) -> np.ndarray:
         """A model's embeddings of all crops, float32 [N, D], unit rows.
@@ -156,6 +178,7 @@ class Comparison:
                 embed,
                 self.crops,
                 self.pack if name == self.pack.name else part,
+                mirrored=model.mirrored,
             )
             for name, part in _networks(model).items()
         ]
@@ -169,6 +192,22 @@ class Comparison:
             self.label + model.name: model.reason if isinstance(model, Missing) else self.embed(model)
             for model in models
         }
+
+    def notes(self, *models: Model | Missing) -> dict[str, str]:
+        """What the report is to say of them, by the names of their rows; only where there is something."""
+        return {
+            self.label + model.name: model.note
+            for model in models
+            if not isinstance(model, Missing) and model.note
+        }
+
+    def progress(self, model: Model | Missing, baseline: Model) -> str:
+        """Whether fine-tuning has helped, judged on "val" alone, and what to try: see `verdict.progress`."""
+        if isinstance(model, Missing):
+            return f"{self.label}{model.name}: {model.reason}"
+        counts = verification.on_val(self.rows(baseline, model), self.faces)
+        report = verification.report({"val": counts}, self.label + baseline.name)
+        return verdict.progress(model.history, report)
 
     def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
         """The network that `function` leaves as a checkpoint, kept under `name`."""
@@ -232,10 +271,16 @@ def linear_map(name: str, comparison: Comparison, base: Model) -> Model:
     return comparison.with_map(name, maps.fit_linear, base)
 
 
-@row("{base.name} + PLDA")
+@row("{base.name} + PLDA{comparison.closed}")
 def plda(name: str, comparison: Comparison, base: Model, linear_map: bool = False) -> Model:
     """Who of the people in training is it, or nobody: PLDA of the base's embeddings, or of a linear map's."""
-    return comparison.with_map(name, maps.fit_plda, base, linear_map=linear_map)
+    return comparison.with_map(name, maps.fit_plda, base, linear_map=linear_map, unknown=comparison.unknown)
+
+
+@row("{base.name} + posterior{comparison.closed}")
+def posterior(name: str, comparison: Comparison, base: Model) -> Model:
+    """Who of the people in training is it, or nobody, by the cosines of a base that was trained on them."""
+    return comparison.with_map(name, maps.fit_posterior, base, unknown=comparison.unknown)
 
 
 @row("{start.name} as tuned")
@@ -261,7 +306,20 @@ def fine_tuned_pack(name: str, comparison: Comparison, start: Model, tuned: Mode
 def resnet50(
     name: str, comparison: Comparison, start_from: str, seed: int = 0, input_size: int | None = None
 ) -> Model:
-    """The study's network at its start; start_from and input_size as of `network.resnet50`."""
+    """The study's network at its start; start_from and input_size as of `network.resnet50`.
+
+    start_from may be "pack", too: the pack's own recogniser, where it is an IResNet-50, as in buffalo_l.
+    Raises ValueError where it is something else.
+    """
+    if start_from == "pack":
+        found = network.from_pack(comparison.pack.recogniser_file)
+        if not network.is_iresnet50(found):
+            raise ValueError(
+                f'weights is "pack", but {comparison.pack.recogniser_file.name} of {comparison.pack.name} is '
+                'no ResNet-50 (buffalo_l\'s w600k_r50.onnx is one): let weights be "imagenet", "none" or a '
+                "file; the pack's own recogniser is fine-tuned in any case"
+            )
+        return Model(name, {comparison.pack.name: found})
     return Model(name, {name: network.resnet50(start_from, input_size=input_size, seed=seed)})
 
 
@@ -274,13 +332,27 @@ def fine_tuned_resnet50(
     teacher: Model | None = None,
     loss: MakeLoss = cosface,
 ) -> Model:
-    """The study's model: learns from the labels, and from what the teacher gives for the same photos."""
+    """The study's model: learns from the labels, and from what the teacher gives for the same photos.
+
+    From the pack's own recogniser it is what `fine_tuned_pack` makes of it, with the teacher as that tuned.
+    """
+    if start.network.origin.knows_faces:
+        base = frozen(comparison)
+        twin = fine_tuned_pack(comparison, base, teacher or tuned_pack(comparison, base, settings))
+        if isinstance(twin, Missing):
+            raise twin.reason
+        note = f"the same as {comparison.label}{twin.name}, as it starts from the pack's own recogniser"
+        print(f"{name}: {note}")
+        return comparison.keep(Model(name, _networks(twin), note=note))
     targets = None if teacher is None else comparison.embed(teacher)
     inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss)
-    return comparison.keep(Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)}))
+    trained = comparison.checkpoint(name, finetuning.train, *inputs)
+    if said := finetuning.trials_in_words(trained.record):
+        print(f"{name}: {said}")
+    return comparison.keep(Model(name, {name: trained}))
 
 
-@row("ResNet-50 + {base.name}")
+@row("ResNet-50 + {base.name}{comparison.closed}")
 def fused(name: str, comparison: Comparison, base: Model, second: Model) -> Model:
     """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
-    return comparison.with_map(name, maps.fit_fusion, base, second)
+    return comparison.with_map(name, maps.fit_fusion, base, second, unknown=comparison.unknown)

@@ -1,6 +1,7 @@
 """Models are what one can keep: fitted once, saved, loaded without photos or pack, the same on any photo."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 
 from src import models
 from src.demo import drawing, mode, people
+from src.evaluation import verification
+from src.limits import NotPossible
 from src.networks import finetuning
 from src.networks.embedding import embed
 from src.packs import pack
@@ -63,6 +66,7 @@ def rows(comparison):
         models.plda(comparison, fine_tuned, linear_map=True),
         before,
         resnet50,
+        models.posterior(comparison, resnet50),
         models.fused(comparison, baseline, resnet50),
     )
     return {model.name: model for model in made}
@@ -77,6 +81,7 @@ def test_rows_are_called_what_the_report_calls_them(comparison, rows):
         "demo_pack fine-tuned + PLDA",
         "ResNet-50 before",
         "ResNet-50 fine-tuned",
+        "ResNet-50 fine-tuned + posterior",
         "ResNet-50 + demo_pack",
     ]
     report = comparison.rows(*rows.values())
@@ -91,6 +96,65 @@ def test_a_model_gives_what_the_report_was_made_from(comparison, rows):
     for name, model in rows.items():
         again = embed(comparison.crops, model)
         assert (again * comparison.embed(model)).sum(1).min() > 0.99999, name
+
+
+def test_every_model_looks_at_the_mirror_image_too(comparison, rows):
+    mirror = np.ascontiguousarray(comparison.crops[:, :, ::-1])
+    for name, model in rows.items():
+        assert (embed(mirror, model) * embed(comparison.crops, model)).sum(1).min() > 0.9999, name
+    plain = models.Model("plain", {"plain": rows["demo_pack"].network}, mirrored=False)
+    assert (embed(mirror, plain) * embed(comparison.crops, plain)).sum(1).min() < 0.99
+
+
+def test_progress_is_judged_on_val(comparison, rows):
+    said = comparison.progress(rows["ResNet-50 fine-tuned"], rows["demo_pack"])
+    assert "than demo · demo_pack" in said and "demo · ResNet-50 fine-tuned is" in said
+    val = comparison.faces["split"] == "val"
+    shown = comparison.embed(rows["demo_pack"])[val]
+    assert f"against {verification.auc(shown, comparison.faces['identity'][val]):.3f}" in said
+    blind = replace(comparison, faces=comparison.faces.assign(split="train"))
+    assert "nothing tells yet" in blind.progress(rows["ResNet-50 fine-tuned"], rows["demo_pack"])
+    missing = models.Missing("ResNet-50 fine-tuned", NotPossible("too few"))
+    assert comparison.progress(missing, rows["demo_pack"]).endswith("not possible: too few")
+
+
+def test_a_closed_list_is_named(comparison, rows):
+    closed = replace(comparison, unknown=0.0)
+    made = models.plda(closed, rows["demo_pack"])
+    assert made.name == "demo_pack + PLDA, closed list"
+    assert models.posterior(closed, rows["ResNet-50 fine-tuned"]).name.endswith("posterior, closed list")
+    assert models.fused(closed, rows["demo_pack"], rows["ResNet-50 fine-tuned"]).name.endswith(
+        ", closed list"
+    )
+    np.testing.assert_allclose((closed.embed(made)[:, :6] ** 2).sum(1), 1, rtol=1e-5)
+    assert (comparison.embed(rows["demo_pack + PLDA"])[:, :6] ** 2).sum(1).min() < 0.99
+
+
+def test_the_packs_resnet50_is_fine_tuned_once(comparison, iresnet50, tmp_path, capsys):
+    """From "pack", the study's model is the fine-tuned pack: one network, two rows, and a note."""
+    folder = tmp_path / "r50"
+    folder.mkdir()
+    shutil.copy(mode.PACK / "det_demo.onnx", folder)
+    shutil.copy(iresnet50, folder)
+    ours = replace(comparison, pack=pack.load(folder), folder=tmp_path / "out")
+    before = models.resnet50(ours, "pack")
+    baseline = models.frozen(ours)
+    np.testing.assert_allclose(ours.embed(before), ours.embed(baseline), atol=1e-6)
+    tuned = models.tuned_pack(ours, baseline, QUICK_PACK)
+    twin = models.fine_tuned_pack(ours, baseline, tuned)
+    capsys.readouterr()
+    resnet50 = models.fine_tuned_resnet50(ours, before, QUICK, teacher=tuned)
+    said = capsys.readouterr().out
+    assert "computed" not in said.replace("computed ResNet-50-fine-tuned ", "")
+    assert "the same as demo · r50 fine-tuned" in said
+    assert resnet50.name == "ResNet-50 fine-tuned"
+    assert np.array_equal(ours.embed(resnet50), ours.embed(twin))
+    assert list(ours.notes(before, twin, resnet50)) == ["demo · ResNet-50 fine-tuned"]
+
+
+def test_a_pack_whose_recogniser_is_no_resnet50_is_no_start(comparison):
+    with pytest.raises(ValueError, match=r'rec_demo\.onnx of demo_pack is no ResNet-50 .* "imagenet"'):
+        models.resnet50(comparison, "pack")
 
 
 LOADER = """

@@ -63,6 +63,7 @@ def test_report_has_every_model_on_every_test(out):
         "demo_pack fine-tuned + PLDA",
         "ResNet-50 before",
         "ResNet-50 fine-tuned",
+        "ResNet-50 fine-tuned + posterior",
         "ResNet-50 + demo_pack",
         "no face",
     ]

@@ -8,6 +8,10 @@ import pandas as pd
 
 _TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
 _CHANCE = 0.6  # AUC from which the no-face control is clearly above chance, if its interval is above 0.5
+_RISING = (
+    0.95  # of the error on val: if less is left after the last quarter of training, it was still falling
+)
+_LEARNT = 0.9  # accuracy on training photos from which they count as learnt
 
 _Row = Mapping[Hashable, Any]  # a row of the report, or of `at_thresholds`
 
@@ -45,6 +49,60 @@ def warnings(report: pd.DataFrame, control: str = "no face") -> list[str]:
             "and light tell people apart there, and any model's AUC may owe them a part."
         )
     return sentences
+
+
+def progress(history: pd.DataFrame, report: pd.DataFrame) -> str:
+    """Whether fine-tuning has helped, while it can still be mended: one paragraph, on "val" alone.
+
+    history: of the training, one row per epoch with `val_auc` and `accuracy`. report: of
+    `verification.report` on val, of the baseline and of one model. Says whether the model is better than the
+    baseline, whether its AUC was still rising when training ended, and what to try.
+    """
+    rows = _by_model(report[report["auc"].notna()], "all") if len(report) else {}
+    if len(rows) < 2:
+        return (
+            "val has no two people with two photos of one: nothing tells yet whether fine-tuning has helped."
+        )
+    (baseline, old), (model, new) = rows.items()
+    low, high = new["auc_difference_low"], new["auc_difference_high"]
+    if np.isfinite(low + high):
+        verdict = "better" if low > 0 else "worse" if high < 0 else "not clearly better"
+        sure = f" (95 % interval of the difference {low:+.3f} to {high:+.3f})"
+    else:
+        verdict, sure = (
+            "better" if new["auc"] > old["auc"] else "not better",
+            ", by too few people to be sure",
+        )
+    found = f"On val, which also chose the epoch, {model} is **{verdict}** than {baseline}{sure}: "
+    found += f"AUC {new['auc']:.3f} against {old['auc']:.3f}."
+    curve = history["val_auc"].to_numpy(float)
+    curve = curve[np.isfinite(curve)]
+    if len(curve) < 4:
+        return (
+            f"{found} After {len(history)} passes nothing tells whether it was still rising: more `epochs`."
+        )
+    before, best = curve[: len(curve) * 3 // 4].max(), curve.max()
+    rising = 1 - best < _RISING * (1 - before)
+    found += f" In the last quarter of {len(curve)} passes its best AUC during training "
+    found += f"{'still rose' if rising else 'did not rise any more'} ({before:.3f}, then {best:.3f}): "
+    return found + _remedy(verdict == "better", rising, float(history["accuracy"].iloc[-1]))
+
+
+def _remedy(better: bool, rising: bool, accuracy: float) -> str:
+    """What to try when training has come to this."""
+    if rising:
+        return "try twice the `epochs`."
+    if better:
+        return "more passes won't help, more photos may."
+    if accuracy < _LEARNT:
+        return (
+            f"it has not learnt its training photos (accuracy {accuracy:.2f}); try a higher "
+            "`learning_rate`, or other `weights`."
+        )
+    return (
+        f"it knows its training photos (accuracy {accuracy:.2f}), and others too little; other `weights`, "
+        "or more photos of each person, may help."
+    )
 
 
 def _test_in_words(

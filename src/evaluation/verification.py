@@ -129,7 +129,8 @@ def report(
 
     baseline: the model that the others are compared with, such as "buffalo_l" (default: the first). reasons:
     as of `reasons`, for every row that the report is to have, in their order; those that could not be had,
-    and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures.
+    and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures;
+    beside a model that could be had, its reason is a remark.
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
@@ -162,6 +163,7 @@ def report(
                     continue
                 lacking = " and no ".join(kind for kind in ("genuine", "impostor") if not model.row[kind])
                 note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else model.note
+                note = note or (reasons or {}).get(name, "")
                 rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
     return pd.DataFrame(rows)
 

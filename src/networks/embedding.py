@@ -18,12 +18,17 @@ class Recogniser(Protocol):
 
 
 def embed(
-    crops: np.ndarray, model: nn.Module | Recogniser, batch_size: int = 256, workspace: Path | None = None
+    crops: np.ndarray,
+    model: nn.Module | Recogniser,
+    batch_size: int = 256,
+    mirrored: bool = False,
+    workspace: Path | None = None,
 ) -> np.ndarray:
     """Embeddings float32 [N, D], unit rows, of crops uint8 [N, H, W, 3] RGB.
 
-    A network runs where its weights are, in evaluation mode, and is left in the mode it was in. With a
-    workspace, batches already there are not computed again.
+    A network runs where its weights are, in evaluation mode, and is left in the mode it was in. mirrored:
+    each row is the mean of the unit embeddings of the crop and of its mirror image. With a workspace, batches
+    already there are not computed again.
     Raises ValueError where crops are not such images, or where a row of the result is not finite.
     """
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
@@ -39,8 +44,10 @@ def embed(
             parts.append(np.load(file))
             continue
         batch = np.array(crops[start : start + batch_size])  # in memory and writable, as torch wants it
-        part = _forward(model, batch) if isinstance(model, nn.Module) else model.recognise(batch)
-        parts.append(np.asarray(part, np.float32))
+        part = _given(model, batch)
+        if mirrored:
+            part = _unit(part) + _unit(_given(model, np.ascontiguousarray(batch[:, :, ::-1])))
+        parts.append(part)
         if file is not None:
             with artifacts.whole(file) as partial:
                 np.save(partial, parts[-1])
@@ -52,6 +59,15 @@ def embed(
             f"the model gives no usable embedding for {len(bad)} crops, the first of them row {bad[0]}"
         )
     return embeddings / norms
+
+
+def _given(model: nn.Module | Recogniser, crops: np.ndarray) -> np.ndarray:
+    given = _forward(model, crops) if isinstance(model, nn.Module) else model.recognise(crops)
+    return np.asarray(given, np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
 
 
 def to_images(crops: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Fine-tuning of a face network: settings, a learner, one epoch, and a loop that can be interrupted."""
+"""Fine-tuning of a face network: a learner, one epoch, and a loop that can be interrupted."""
 
 import copy
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +18,19 @@ from safetensors import safe_open
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
+from src import artifacts
 from src.artifacts import uses
 from src.evaluation import verification
 from src.limits import NotPossible
 from src.networks import degradation, embedding, losses, network, weights
 from src.networks.network import FaceNetwork
+from src.networks.recipes import PACK as PACK
+from src.networks.recipes import Settings as Settings
 
 PAUSE = 20.0  # seconds between states kept for resuming: they are 0.4 GB each, and epochs may be short
 EVERY = 4  # steps between which the weights are averaged
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How a network is fine-tuned; shares of the steps run from 0 at the first to 1 at the last."""
-
-    # schedule
-    epochs: int = 45  # passes over the training photos
-    most_photos: int = 150  # of one person in a pass; of a person with more, each pass shows others
-    batch_size: int = 32  # photos per step
-    per_identity: int = 4  # photos of one person in a batch
-    patience: int = 30  # epochs without a better validation AUC after which training stops
-    seed: int = 0  # of everything that is drawn
-    # optimiser: AdamW; the learning rate rises linearly, then falls along a cosine
-    learning_rate: float = 2e-3  # at its peak
-    backbone_rate: float = 0.1  # times learning_rate, for a backbone that starts from learnt weights
-    weight_decay: float = 0.05  # of matrices and kernels, not of norms
-    warmup: float = 0.1  # share of the steps in which the learning rate rises
-    clip: float = 5.0  # largest norm of the gradient
-    averaging: float = 0.99  # decay, per step, of the running average of the weights; the average is kept
-    # loss; a random network can't bear a margin, so it grows
-    scale: float = 16.0  # of the cosines; low, as there are few people
-    imprinting: bool = True  # classes start at the means of what the network, or its teacher, knows of them
-    margin: float = 0.3  # taken off the cosine with the right identity, once fully there
-    margin_from: float = 0.3  # share of the steps before the margin begins to grow
-    margin_until: float = 0.6  # share of the steps after which it is fully there
-    frozen: float = 0.0  # share of the backbone's weights, counted from the input, that stay as they are
-    distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
-    # what the training photos go through
-    clean: float = 0.85  # share of the photos that is not degraded
-    chance: float = 0.5  # that an effect acts on a photo that is
-    jitter: float = 0.02  # misalignment: shift as a share of the side, zoom, turn in radians
-    # machine
-    bfloat16: bool = True  # mixed precision on machines that are faster with it
-
-
-# For a pack's own recogniser: it knows faces already, so it learns slowly and keeps its first layers.
-PACK = Settings(
-    epochs=18,
-    learning_rate=2.5e-4,
-    backbone_rate=1.0,
-    weight_decay=0.01,
-    scale=32.0,
-    margin_from=0.0,
-    margin_until=0.3,
-    frozen=0.4,
-    distillation=0.0,
-    clean=0.4,
-    jitter=0.06,
-)
+Line = dict[str, Any]  # of a history
 
 
 @uses(faces=("identity", "split"))
@@ -95,17 +50,18 @@ def train(
     model that knows more; the student learns to give them, through a linear map, for degraded crops
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`.
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
-    best epoch (the last, without such rows), with settings, training data and history. Training that was
-    interrupted goes on from what is in `workspace`, after its last finished epoch, to the same result.
+    best epoch (the last, without such rows), with settings, training data and history; it is written when
+    training ends. Training that was interrupted goes on from what is in `workspace`, after its last kept
+    epoch: there, one file holds the state, the best weights so far and their history, which so never part.
     Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
     people to train on, FloatingPointError where the loss is no longer finite.
     """
     data = _training_data(crops, faces, settings, teacher)
+    settings, trials = _choose_rate(start, data, settings, loss, workspace / "trials.json")
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     learner = Learner(start, data, settings, loss)
     history = learner.restore(state) if state.is_file() else []
-    in_a_pass = np.minimum(np.bincount(data.labels), settings.most_photos).sum()
-    steps = math.ceil(in_a_pass / settings.batch_size)
+    steps = _steps(data, settings)
     kept = time.perf_counter()
     with tqdm(
         total=steps * settings.epochs, initial=steps * len(history), desc="fine-tuning", unit="step"
@@ -116,20 +72,20 @@ def train(
             try:
                 history.append(_epoch(learner, data, epoch, steps, bar))
             except FloatingPointError as error:
-                rescue = (
-                    f"the best of the {epoch} epochs before is in {folder}" if history else "nothing is kept"
-                )
+                rescue = "nothing is kept"
+                if history:
+                    network.save(learner.best, folder, _record(data, settings, trials, history))
+                    rescue = f"the best of the {epoch} epochs before is in {folder}"
                 raise FloatingPointError(
                     f"{error}: {rescue}; try a learning_rate below {settings.learning_rate:g}"
                 ) from None
             bar.set_postfix({name: f"{history[-1][name]:.3f}" for name in ("loss", "accuracy", "val_auc")})
             if _best(history) == epoch + 1:
-                network.save(learner.averaged, folder)
-            network.save_record(start, folder, _record(data, settings, history))
+                learner.best.load_state_dict(learner.averaged.state_dict())
             if time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
-    return folder
+    return network.save(learner.best, folder, _record(data, settings, trials, history))
 
 
 @dataclass(frozen=True)
@@ -178,7 +134,10 @@ def _training_data(
 
 
 class Learner:
-    """A network in training: its loss, the map to its teacher, the optimiser, the average of its weights."""
+    """A network in training: its loss, the map to its teacher, the optimiser, the average of its weights.
+
+    `best` is what the average was after the best epoch.
+    """
 
     def __init__(
         self, start: FaceNetwork, data: TrainingData, settings: Settings, make_loss: losses.MakeLoss
@@ -190,6 +149,7 @@ class Learner:
         torch.manual_seed(settings.seed)
         self.network = copy.deepcopy(start).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network)
+        self.best = copy.deepcopy(self.network)
         size, targets = start.origin.embedding_size, data.targets
         self.loss = make_loss(len(data.people), size, settings.margin, settings.scale).to(self.device)
         self.full_margin = getattr(self.loss, "margin", None)
@@ -269,22 +229,26 @@ class Learner:
         floats = [name for name in mean if mean[name].is_floating_point()]
         torch._foreach_lerp_([mean[name] for name in floats], [current[name] for name in floats], 1 - decay)
 
-    def keep(self, file: Path, history: list[dict[str, Any]]) -> None:
-        """Writes all that training needs to go on from here."""
+    def keep(self, file: Path, history: list[Line]) -> None:
+        """Writes all that training needs to go on from here, whole or not at all."""
         tensors = {f"trained.{name}": value for name, value in self.trained.state_dict().items()}
         tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
         weights.write(file, tensors, note=json.dumps(history))
 
-    def restore(self, file: Path) -> list[dict[str, Any]]:
+    def restore(self, file: Path) -> list[Line]:
         """Reads what `keep` wrote; returns the history."""
-        parts: dict[str, dict[str, Tensor]] = {"trained": {}, "averaged": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            "trained": {}, "averaged": {}, "best": {}, "optimizer": {},
+        }  # fmt: skip
         for name, value in safetensors.torch.load_file(file).items():
             part, rest = name.split(".", 1)
             parts[part][rest] = value
         self.trained.load_state_dict(parts["trained"])
         self.averaged.load_state_dict(parts["averaged"])
+        self.best.load_state_dict(parts["best"])
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
@@ -298,7 +262,53 @@ class Learner:
             return json.loads(header.metadata()["note"])
 
 
-def _epoch(learner: Learner, data: TrainingData, epoch: int, steps: int, bar: tqdm) -> dict[str, Any]:
+def _choose_rate(
+    start: FaceNetwork, data: TrainingData, settings: Settings, loss: losses.MakeLoss, file: Path
+) -> tuple[Settings, list[Line]]:
+    """The settings with the `backbone_rate` that does best on "val" in a short training of its own.
+
+    Returns what each did, too: backbone_rate, epochs, val_auc; kept in `file`, so that none is tried twice.
+    Nothing is tried where the backbone starts from random weights, or "val" has no pairs: the settings' own
+    rate stays.
+    """
+    if not (start.origin.learnt and settings.try_rates and verification.has_pairs(data.val_identity)):
+        return settings, []
+    trials: list[Line] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    epochs = max(1, round(settings.trial * settings.epochs))
+    for rate_tried in settings.try_rates[len(trials) :]:
+        short = replace(settings, backbone_rate=rate_tried, epochs=epochs)
+        learner, steps = Learner(start, data, short, loss), _steps(data, short)
+        with tqdm(total=steps * epochs, desc=f"trying rate {rate_tried:g}", unit="step", leave=False) as bar:
+            try:
+                val_auc = [_epoch(learner, data, epoch, steps, bar)["val_auc"] for epoch in range(epochs)][-1]
+            except FloatingPointError:
+                val_auc = 0.0
+        trials.append({"backbone_rate": rate_tried, "epochs": epochs, "val_auc": val_auc})
+        with artifacts.whole(file) as partial:
+            partial.write_text(json.dumps(trials), encoding="utf-8")
+    best = max(trials, key=lambda line: line["val_auc"])["backbone_rate"]
+    return replace(settings, backbone_rate=best), trials
+
+
+def trials_in_words(record: Mapping[str, Any]) -> str:
+    """Which rate of the backbone short trials have chosen, and what each gave; "" where none were made."""
+    if not (trials := record.get("trials")):
+        return ""
+    tried = ", ".join(f"{line['backbone_rate']:g} gives AUC {line['val_auc']:.3f}" for line in trials)
+    chosen = record["settings"]["backbone_rate"]
+    return (
+        f"its learnt layers get {chosen:g} times the learning rate, as short trials of "
+        f"{trials[0]['epochs']} passes on val say: {tried}"
+    )
+
+
+def _steps(data: TrainingData, settings: Settings) -> int:
+    """Steps of an epoch."""
+    in_a_pass = np.minimum(np.bincount(data.labels), settings.most_photos).sum()
+    return math.ceil(in_a_pass / settings.batch_size)
+
+
+def _epoch(learner: Learner, data: TrainingData, epoch: int, steps: int, bar: tqdm) -> Line:
     """One pass over the training photos, and its line of the history. Raises FloatingPointError."""
     settings, started = learner.settings, time.perf_counter()
     # every epoch draws afresh, so that any can be the first after a pause
@@ -334,11 +344,14 @@ def _epoch(learner: Learner, data: TrainingData, epoch: int, steps: int, bar: tq
     }
 
 
-def _record(data: TrainingData, settings: Settings, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _record(
+    data: TrainingData, settings: Settings, trials: list[Line], history: list[Line]
+) -> dict[str, Any]:
     trained_on = {"photos": len(data.rows), "people": data.people, "teacher": data.targets is not None}
     return {
         "epoch": _best(history),
         "settings": asdict(settings),
+        "trials": trials,
         "trained_on": trained_on,
         "history": history,
     }
@@ -350,7 +363,7 @@ def _val_auc(averaged: FaceNetwork, data: TrainingData) -> float:
     return verification.auc_or_nan(embedding.embed(data.crops[data.val_rows], averaged), data.val_identity)
 
 
-def _best(history: list[dict[str, Any]]) -> int:
+def _best(history: list[Line]) -> int:
     """The epoch with the best validation AUC, the last of equals; the last where there is no validation."""
     if not history:
         return 0

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from src.evaluation import verification
 from src.limits import NotPossible, attempt
 
-UNKNOWN = 0.1  # share of photos expected to show nobody in training, where other people are tested too
+UNKNOWN = 0.1  # share of photos expected to show nobody in training; 0 is a closed list of people
 CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
 FEW = 20  # photos of a quality below which nothing is fitted to them
 WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0)  # that a second network's cosines may have in a fusion
+SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)  # that the cosines of a posterior may have
+LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4)  # shares of the known people's photos, as quantiles; see `fit_posterior`
 NEAR = 0.002  # of AUC on "val" that may be lost for a smaller weight
 _ROWS = 65_536  # embeddings mapped at a time
 
@@ -132,6 +134,29 @@ class Cosines(_Buffers):
         return self.weight * (F.normalize(embeddings.to(self.centres.dtype)) @ self.centres.T)
 
 
+class Posterior(_Buffers):
+    """Who of the people in training does a photo show, or nobody of them, by the network's own cosines?
+
+    With cos_k the cosine with the unit mean `centres` [K, E] of person k, the probability of person k is
+    proportional to exp(scale cos_k), that of nobody to exp(scale level), each times its prior: the classifier
+    that a margin loss trains, asked at test time. The result is as of `PLDA`, (sqrt(p_1), ..., sqrt(p_K),
+    sqrt(p_0) a), a being the unit embedding: the cosine of two photos is then the Bhattacharyya coefficient
+    of what they say (Bhattacharyya 1943). Embeddings [B, E] to unit rows [B, K + E], float32.
+    """
+
+    prior: Tensor  # [K + 1], log; the last is that nobody is shown
+    scale: Tensor
+    level: Tensor
+    centres: Tensor
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        unit = F.normalize(embeddings.to(self.centres.dtype))
+        cosines = unit @ self.centres.T
+        logits = self.scale * torch.cat([cosines, self.level.expand(len(cosines), 1)], 1) + self.prior
+        share = F.softmax(logits, 1).sqrt()
+        return F.normalize(torch.cat([share[:, :-1], share[:, -1:] * unit], 1)).float()
+
+
 @torch.inference_mode()
 def apply(fitted: nn.Module, *embeddings: np.ndarray) -> np.ndarray:
     """A map's unit rows, float32 [N, E], of the embeddings [N, D] of each network it takes."""
@@ -181,21 +206,19 @@ def fit_plda(
     embeddings: np.ndarray,
     faces: pd.DataFrame,
     linear_map: bool = False,
-    unknown: float | None = None,
+    unknown: float = UNKNOWN,
 ) -> PLDA:
     """A PLDA fitted on the rows of the embeddings [N, D] that are in "train".
 
     linear_map: whether they go through `fit_linear`'s map first. unknown: the share of photos expected to
-    show people who are not in "train"; 0 is a closed set of people. None is 0 where no split holds anybody
-    else, else `UNKNOWN`. Raises NotPossible as `fit_linear` does.
+    show people who are not in "train"; 0 is a closed list of people. It says what the model is for, and is
+    never taken from the photos that test it. Raises NotPossible as `fit_linear` does.
     """
     project = fit_linear(embeddings, faces) if linear_map else None
     if project is not None and project.matrix.shape[1] == 1:  # of two people: unit rows are 1 or -1
         project = fit_linear(embeddings, faces, "wccn")
     projected = embeddings if project is None else apply(project, embeddings)
     people, labels, known = _known(projected, faces)
-    if unknown is None:
-        unknown = 0.0 if faces["identity"].isin(people).all() else UNKNOWN
     means = _means(known, labels)
     among = ledoit_wolf(means - means.mean(0), assume_centered=True)[0] * len(means) / (len(means) - 1)
     widths = 1 + 1 / np.bincount(labels)
@@ -207,10 +230,8 @@ def fit_plda(
         of_people = np.linalg.slogdet(within)[1] + size * np.log(2 * np.pi * widths)
         of_nobody = np.linalg.slogdet(within + among)[1] + size * np.log(2 * np.pi)
         constants.append(np.append(of_people, of_nobody))
-    with np.errstate(divide="ignore"):
-        prior = np.log(np.append(np.full(len(people), (1 - unknown) / len(people)), unknown))
     model = TwoCovariance(
-        prior=prior,
+        prior=_prior(len(people), unknown),
         shares=np.log([share for share, _, _ in spreads]),
         offsets=np.array([offset for _, offset, _ in spreads]),
         means=means,
@@ -227,17 +248,16 @@ def fit_fusion(
     embeddings: np.ndarray,
     second_embeddings: np.ndarray,
     faces: pd.DataFrame,
-    unknown: float | None = None,
+    unknown: float = UNKNOWN,
 ) -> PosteriorFusion:
     """A PLDA of the first network's embeddings [N, D] in which those of a second [N, E] have a say.
 
     Of `WEIGHTS`, the second network's is the least that comes near the best AUC on "val"; the middle one,
-    where "val" has no pairs. Raises NotPossible as `fit_linear` does.
+    where "val" has no pairs. unknown: as of `fit_plda`. Raises NotPossible as `fit_linear` does.
     """
     plda = fit_plda(embeddings, faces, unknown=unknown)
     _, labels, known = _known(second_embeddings, faces)
-    means = _means(known, labels)
-    centres = means / np.linalg.norm(means, axis=1, keepdims=True)
+    centres = _centres(known, labels)
     fitted = [PosteriorFusion(plda, Cosines(weight=np.array(w), centres=centres)) for w in WEIGHTS]
     val = (faces["split"] == "val").to_numpy()
     identity = faces["identity"].to_numpy()[val]
@@ -248,6 +268,46 @@ def fit_fusion(
     return fitted[int(np.argmax(aucs >= aucs.max() - NEAR))]
 
 
+def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = UNKNOWN) -> Posterior:
+    """A posterior of the embeddings [N, D] of a network that was trained on the rows in "train".
+
+    Of `SCALES`, the one with the best AUC on "val" (the middle one, where "val" has no pairs). unknown: as of
+    `fit_plda`; where it is above 0, the cosine from which a photo rather shows somebody known than nobody is
+    such that a share of `LEVELS` of the known people's photos in "val" (else in "train") lies below it: the
+    share with the best mean of the AUC of the known people in "val" and of the others there; 0.05 where there
+    are no others. Raises NotPossible as `fit_linear` does.
+    """
+    people, labels, known = _known(embeddings, faces)
+    centres, prior = _centres(known, labels), _prior(len(people), unknown)
+    identity = faces["identity"].to_numpy()
+    val, in_training = (faces["split"] == "val").to_numpy(), np.isin(identity, people)
+    parts = [
+        rows for rows in (val & in_training, val & ~in_training) if verification.has_pairs(identity[rows])
+    ]
+    seen = val & in_training if (val & in_training).any() else (faces["split"] == "train").to_numpy()
+    own = np.searchsorted(people, identity[seen])
+    cosines = (F.normalize(torch.from_numpy(np.array(embeddings[seen])).double()).numpy() * centres[own]).sum(
+        1
+    )
+    shares = LEVELS if unknown > 0 and len(parts) == 2 else (0.05,)
+    tried = [
+        Posterior(prior=prior, scale=np.array(s), level=np.quantile(cosines, q), centres=centres)
+        for s in (SCALES if parts else SCALES[len(SCALES) // 2 :][:1])
+        for q in shares
+    ]
+
+    def merit(one: Posterior) -> float:
+        aucs = [verification.auc(apply(one, embeddings[rows]), identity[rows]) for rows in parts]
+        return float(np.mean(aucs)) if aucs else 0.0
+
+    return max(tried, key=merit)
+
+
+def expected_unknown(unseen_share: float) -> float:
+    """The `unknown` of a study that keeps this share of its people out of training: none is a closed list."""
+    return UNKNOWN if unseen_share > 0 else 0.0
+
+
 def rebuild(kind: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A map from its class's name and its tensors. Raises ValueError for a kind that is not known here."""
 
@@ -256,8 +316,8 @@ def rebuild(kind: str, tensors: Mapping[str, Tensor]) -> nn.Module:
             name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
         }
 
-    if kind == "LinearMap":
-        return LinearMap(**tensors)
+    if kind in ("LinearMap", "Posterior"):
+        return {"LinearMap": LinearMap, "Posterior": Posterior}[kind](**tensors)
     if kind == "PLDA":
         projecting = below("project.")
         return PLDA(
@@ -314,3 +374,17 @@ def _known(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.
 def _means(known: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Means of the people [K, D]."""
     return np.array([known[labels == label].mean(0) for label in range(labels.max() + 1)])
+
+
+def _centres(known: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Unit means of the people [K, D]."""
+    means = _means(known, labels)
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def _prior(people: int, unknown: float) -> np.ndarray:
+    """Log probabilities [K + 1] of the people in training, all alike, and of nobody, before any photo."""
+    if not 0 <= unknown < 1:
+        raise ValueError(f"unknown is {unknown}: it is a share of the photos, from 0 to below 1")
+    with np.errstate(divide="ignore"):
+        return np.log(np.append(np.full(people, (1 - unknown) / people), unknown))

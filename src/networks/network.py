@@ -166,6 +166,18 @@ def from_pack(recogniser_file: Path) -> FaceNetwork:
     return network
 
 
+def is_iresnet50(network: FaceNetwork) -> bool:
+    """Whether a network has the architecture of buffalo_l's w600k_r50.onnx: InsightFace's ResNet-50.
+
+    By its layers, whatever their widths: 53 full convolutions (1 at the entry, 2 in each of 3 + 4 + 14 + 3
+    blocks, 4 in shortcuts), and a PReLU at the entry and in each block.
+    """
+    parts = list(network.backbone.modules())
+    convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
+    slopes = sum(isinstance(part, (PReLU, nn.PReLU)) for part in parts)
+    return len(convolutions) == 53 and slopes == 25 and all(part.groups == 1 for part in convolutions)
+
+
 def _from_graph(graph: bytes, name: str) -> FaceNetwork:
     # here and below: training must not need what only packs need
     import onnx

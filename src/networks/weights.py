@@ -46,7 +46,7 @@ def read(file: Path) -> dict[str, Tensor]:
     """
     if not file.is_file():
         raise FileNotFoundError(
-            f'weights file {file} does not exist; weights is "imagenet", "none" or a file'
+            f'weights file {file} does not exist; weights is "imagenet", "pack", "none" or a file'
         )
     try:
         if file.suffix == ".safetensors":

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from src.evaluation import verdict, verification
 from tests.evaluation.examples import evaluated, make, row_of, unit_rows
@@ -79,3 +80,37 @@ def test_a_control_above_chance_is_a_warning(example):
     blind = unit_rows(np.random.default_rng(0).normal(size=vectors.shape))
     table = verification.report(evaluated(faces, {"buffalo_l": vectors, "no face": blind}))
     assert not verdict.warnings(table) and "Beware" not in verdict.summary(table)
+
+
+def val_report(new, low, high, old=0.8):
+    rows = [
+        {"model": "pack", "auc": old, "auc_difference_low": np.nan, "auc_difference_high": np.nan},
+        {"model": "ours", "auc": new, "auc_difference_low": low, "auc_difference_high": high},
+    ]
+    return pd.DataFrame(rows).assign(test="val", quality="all")
+
+
+def curve(values, accuracy=1.0):
+    return pd.DataFrame({"val_auc": values, "accuracy": accuracy})
+
+
+RISING, FLAT = np.linspace(0.6, 0.9, 12), np.r_[np.linspace(0.6, 0.9, 6), np.full(6, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("report", "history", "words"),
+    [
+        (val_report(0.9, 0.05, 0.15), curve(FLAT), ("**better** than pack", "not rise", "more photos may")),
+        (val_report(0.9, 0.05, 0.15), curve(RISING), ("**better**", "still rose", "twice the `epochs`")),
+        (val_report(0.7, -0.2, -0.05), curve(FLAT), ("**worse**", "knows its training photos", "`weights`")),
+        (val_report(0.7, -0.2, -0.05), curve(FLAT, 0.4), ("**worse**", "accuracy 0.40", "`learning_rate`")),
+        (val_report(0.82, -0.02, 0.06), curve(FLAT), ("**not clearly better**", "-0.020 to +0.060")),
+        (val_report(0.7, np.nan, np.nan), curve(RISING), ("**not better**", "too few people to be sure")),
+        (val_report(0.9, 0.05, 0.15), curve(RISING[:2]), ("**better**", "After 2 passes", "more `epochs`")),
+        (pd.DataFrame(), curve(RISING), ("nothing tells yet",)),
+        (val_report(np.nan, np.nan, np.nan), curve(np.full(5, np.nan)), ("nothing tells yet",)),
+    ],
+)
+def test_progress_says_whether_tuning_helped_and_what_to_try(report, history, words):
+    said = verdict.progress(history, report)
+    assert all(word in said for word in words), said

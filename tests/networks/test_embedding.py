@@ -28,6 +28,13 @@ class Network(nn.Module):
         return self.linear(images.mean((2, 3)))
 
 
+class Sided(Network):
+    """Sees the left half only."""
+
+    def forward(self, images):
+        return super().forward(images[..., : images.shape[-1] // 2])
+
+
 @pytest.fixture
 def crops():
     crops = np.random.default_rng(0).integers(1, 256, (7, 8, 8, 3), dtype=np.uint8)
@@ -58,6 +65,19 @@ def test_a_pack_and_a_workspace(crops, tmp_path):
     calls = pack.calls
     assert np.array_equal(embedding.embed(crops, pack, batch_size=2, workspace=tmp_path), first)
     assert pack.calls == calls == 4
+
+
+@pytest.mark.parametrize("make", [Recogniser, Sided])
+def test_mirrored_rows_are_the_mean_of_both_views(crops, make, tmp_path):
+    model, mirror = make(), np.ascontiguousarray(crops[:, :, ::-1])
+    one, other = (embedding.embed(views, model) for views in (crops, mirror))
+    assert not np.allclose(one, other)
+    both = embedding.embed(crops, model, 4, mirrored=True, workspace=tmp_path)
+    np.testing.assert_allclose(both, (one + other) / np.linalg.norm(one + other, axis=1)[:, None], atol=1e-6)
+    np.testing.assert_allclose(embedding.embed(mirror, model, mirrored=True), both, atol=1e-6)
+    other_model = make()  # of other weights, if it has any
+    kept = embedding.embed(crops, other_model, 4, mirrored=True, workspace=tmp_path)
+    assert np.array_equal(kept, both)
 
 
 def test_a_row_that_is_not_finite_is_named(crops):

@@ -248,3 +248,62 @@ def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
     assert (same | mirrored).all()
     assert same.any()
     assert mirrored.any()
+
+
+LEARNT = dataclasses.replace(ORIGIN, learnt=True)
+
+
+def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
+    photos, train, tmp_path, monkeypatch
+):
+    settings = dataclasses.replace(QUICK, epochs=4, trial=0.5, try_rates=(0.3, 1.0, 3.0))
+    rates: list[float] = []
+
+    def val_auc(averaged, data):
+        return {0.3: 0.8, 1.0: 0.9, 3.0: 0.7}[rates[-1]]
+
+    class Noted(finetuning.Learner):
+        def __init__(self, start, data, settings, make_loss):
+            rates.append(settings.backbone_rate)
+            super().__init__(start, data, settings, make_loss)
+
+    monkeypatch.setattr(finetuning, "_val_auc", val_auc)
+    monkeypatch.setattr(finetuning, "Learner", Noted)
+    start = small_network(origin=LEARNT)
+    record = record_of(train(start, settings))
+    assert rates == [0.3, 1.0, 3.0, 1.0]
+    assert [(line["backbone_rate"], line["epochs"], line["val_auc"]) for line in record["trials"]] == [
+        (0.3, 2, 0.8), (1.0, 2, 0.9), (3.0, 2, 0.7),
+    ]  # fmt: skip
+    assert record["settings"]["backbone_rate"] == 1.0
+    said = finetuning.trials_in_words(record)
+    assert "get 1 times the learning rate" in said and "0.3 gives AUC 0.800" in said
+    assert finetuning.trials_in_words({}) == ""
+    data = finetuning._training_data(photos[0], photos[1], settings, None)
+    file = tmp_path / "training" / "trials.json"
+    again = finetuning._choose_rate(start, data, settings, losses.cosface, file)
+    assert len(rates) == 4, "what has been tried is not tried again"
+    assert again == (dataclasses.replace(settings, backbone_rate=1.0), record["trials"])
+
+
+@pytest.mark.parametrize("lacking", ["learnt weights", "val"])
+def test_nothing_is_tried_where_there_is_nothing_to_choose(photos, train, lacking):
+    start = small_network(origin=ORIGIN if lacking == "learnt weights" else LEARNT)
+    faces = photos[1].assign(split="train") if lacking == "val" else photos[1]
+    settings = dataclasses.replace(QUICK, epochs=1, try_rates=(0.5, 0.7))
+    record = record_of(train(start, settings, faces=faces))
+    assert record["trials"] == []
+    assert record["settings"]["backbone_rate"] == settings.backbone_rate
+
+
+def test_a_rate_at_which_the_loss_breaks_is_not_chosen(train, monkeypatch):
+    epoch = finetuning._epoch
+
+    def breaking(learner, *rest):
+        if learner.settings.backbone_rate == 3.0:
+            raise FloatingPointError
+        return epoch(learner, *rest)
+
+    monkeypatch.setattr(finetuning, "_epoch", breaking)
+    settings = dataclasses.replace(QUICK, try_rates=(3.0, 1.0))
+    assert record_of(train(small_network(origin=LEARNT), settings))["settings"]["backbone_rate"] == 1.0

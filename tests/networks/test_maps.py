@@ -82,13 +82,58 @@ def test_maps_need_people_with_photos(frozen):
         linear_map(embeddings, faces, "pca")
 
 
-def test_who_is_known_follows_the_split(frozen):
-    """With nobody but the people in training in any split, the set is closed: everybody is one of them."""
+def test_whether_the_list_is_closed_is_said_and_never_read_from_the_test(frozen):
+    """Who stands in the test sets changes nothing; a closed list takes everybody for somebody it knows."""
     embeddings, faces = frozen
     known = (faces["identity"] < "person 5").to_numpy()
-    closed = plda(embeddings[known], faces[known].reset_index(drop=True))
-    np.testing.assert_allclose((closed[:, :5] ** 2).sum(1), 1, rtol=1e-5)
-    assert (plda(embeddings, faces)[:, :5] ** 2).sum(1).min() < 0.9
+    alone = faces[known].reset_index(drop=True)
+    for fit in (maps.fit_plda, maps.fit_posterior):
+        for unknown in (0.0, 0.1):
+            with_strangers = maps.apply(fit(embeddings, faces, unknown=unknown), embeddings[known])
+            without = maps.apply(fit(embeddings[known], alone, unknown=unknown), embeddings[known])
+            np.testing.assert_allclose(with_strangers, without, atol=1e-5)
+            people = (without[:, :5] ** 2).sum(1)
+            assert people.min() < 0.9 if unknown else np.allclose(people, 1, atol=1e-5)
+    assert maps.expected_unknown(0.0) == 0 < maps.expected_unknown(0.3)
+    with pytest.raises(ValueError, match="unknown is 1"):
+        maps.fit_plda(embeddings, faces, unknown=1.0)
+
+
+@pytest.fixture
+def trained():
+    """What a network gives that was trained on 5 people: each near a mean of its own, 3 others anywhere."""
+    rng = np.random.default_rng(0)
+    means = np.vstack([np.eye(5, 16), rng.normal(0, 0.2, (3, 16)) + np.eye(3, 16, k=8) * 0.3])
+    identity = np.repeat([f"person {i}" for i in range(8)], 40)
+    embeddings = means.repeat(40, 0) + rng.normal(0, 0.25, (320, 16))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    split = np.tile(["train"] * 20 + ["val"] * 8 + ["test_seen"] * 12, 8)
+    split = np.where(identity < "person 5", split, np.where(identity < "person 6", "val", "test_unseen"))
+    faces = pd.DataFrame({"identity": identity, "split": split, "quality": "unknown"})
+    return embeddings.astype(np.float32), faces
+
+
+def test_a_trained_network_is_asked_who_it_is(trained):
+    embeddings, faces = trained
+    closed, open_set = (
+        maps.apply(maps.fit_posterior(embeddings, faces, unknown=unknown), embeddings)
+        for unknown in (0.0, 0.1)
+    )
+    for mapped in (closed, open_set):
+        assert mapped.dtype == np.float32 and mapped.shape == (320, 5 + 16)
+        np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-5)
+        assert auc(mapped, faces, "test_seen") > auc(embeddings, faces, "test_seen") + 0.02
+    assert auc(open_set, faces, "test_unseen") > auc(closed, faces, "test_unseen") + 0.05
+    assert auc(open_set, faces, "test_unseen") > auc(embeddings, faces, "test_unseen") - 0.05
+    nobody = (open_set[:, 5:] ** 2).sum(1)
+    assert nobody[faces["split"] == "test_unseen"].mean() > 3 * nobody[faces["split"] == "test_seen"].mean()
+
+
+def test_a_posterior_without_val_takes_the_middle_scale(trained):
+    embeddings, faces = trained
+    unchosen = faces.assign(split=faces["split"].replace("val", "test_seen"))
+    assert maps.fit_posterior(embeddings, unchosen).scale == maps.SCALES[len(maps.SCALES) // 2]
+    assert maps.fit_posterior(embeddings, faces).scale in maps.SCALES
 
 
 def test_qualities_have_spreads_of_their_own(frozen):
@@ -133,6 +178,8 @@ def fitted_ones(embeddings, faces):
     yield maps.fit_linear(embeddings, faces), 1
     yield maps.fit_plda(embeddings, faces), 1
     yield maps.fit_plda(embeddings, faces, linear_map=True, unknown=0.0), 1
+    yield maps.fit_posterior(embeddings, faces), 1
+    yield maps.fit_posterior(embeddings, faces, unknown=0.0), 1
     yield maps.fit_fusion(embeddings, embeddings[:, :7], faces), 2
 
 

@@ -1,5 +1,4 @@
 import json
-import warnings
 from dataclasses import asdict, replace
 
 import cv2
@@ -13,8 +12,6 @@ import torch
 import torchvision
 from insightface.app import FaceAnalysis
 from onnx import helper, numpy_helper
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from src.demo import drawing, mode, people
 from src.networks import embedding, finetuning, interpolation, network
@@ -145,64 +142,10 @@ def test_what_is_no_recogniser_is_refused(tmp_path):
         network.from_pack(write_recogniser(tmp_path / "maps.onnx", [1, 8, 1, 1]))
 
 
-class Block(nn.Module):
-    """Of arcface_torch's IResNet: the norms after convolutions folded into them, the first one left."""
-
-    def __init__(self, before, channels, stride):
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(before)
-        self.conv1 = folded(nn.Conv2d(before, channels, 3, 1, 1, bias=False))
-        self.prelu = nn.PReLU(channels)
-        self.conv2 = folded(nn.Conv2d(channels, channels, 3, stride, 1, bias=False))
-        plain = stride == 1 and before == channels
-        self.downsample = (
-            nn.Identity() if plain else folded(nn.Conv2d(before, channels, 1, stride, bias=False))
-        )
-
-    def forward(self, images):
-        return self.conv2(self.prelu(self.conv1(self.bn1(images)))) + self.downsample(images)
-
-
-def folded(convolution):
-    norm = nn.BatchNorm2d(convolution.out_channels)
-    norm.running_mean, norm.running_var = torch.rand(len(norm.weight)), 0.5 + torch.rand(len(norm.weight))
-    return fuse_conv_bn_eval(convolution.eval(), norm.eval())
-
-
-@pytest.fixture(scope="session")
-def iresnet50(tmp_path_factory):
-    """The architecture of buffalo_l's w600k_r50.onnx with random weights, a quarter as wide to save time."""
-    torch.manual_seed(0)
-    stages, before = [], 16
-    for channels, blocks in ((16, 3), (32, 4), (64, 14), (128, 3)):
-        for i in range(blocks):
-            stages.append(Block(before, channels, 2 if i == 0 else 1))
-            before = channels
-    network = nn.Sequential(
-        folded(nn.Conv2d(3, 16, 3, 1, 1, bias=False)), nn.PReLU(16), *stages,
-        nn.BatchNorm2d(128), nn.Dropout(0.0), nn.Flatten(), nn.Linear(128 * 49, 512), nn.BatchNorm1d(512),
-    ).eval()  # fmt: skip
-    file = tmp_path_factory.mktemp("pack") / "w600k_r50.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        example = (torch.zeros(2, 3, 112, 112),)
-        shapes = ({0: torch.export.Dim("batch")},)
-        torch.onnx.export(
-            network,
-            example,
-            file,
-            dynamo=True,
-            dynamic_shapes=shapes,
-            opset_version=18,
-            external_data=False,
-            verbose=False,
-        )
-    return file
-
-
 def test_the_iresnet50_of_buffalo_l_is_tuned_saved_and_loaded(iresnet50, tmp_path):
     rebuilt = network.from_pack(iresnet50)
     assert rebuilt.origin.embedding_size == 512
+    assert network.is_iresnet50(rebuilt)
     images = torch.rand(2, 3, 112, 112) * 2 - 1
     before = rebuilt(images).detach()
     statistics = {name: value.clone() for name, value in rebuilt.named_buffers() if "running" in name}
@@ -248,3 +191,8 @@ def test_the_iresnet50_of_buffalo_l_goes_the_whole_way(iresnet50, tmp_path):
     found = app.models["recognition"].get_feat([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops])
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     assert (found * embedding.embed(crops, tuned)).sum(1).min() > 0.9999
+
+
+def test_other_networks_are_no_iresnet50(resnet50):
+    assert not network.is_iresnet50(network.from_pack(mode.PACK / "rec_demo.onnx"))
+    assert not network.is_iresnet50(resnet50)
