@@ -18,8 +18,10 @@ FLOORS = {
         "fetching duplicates examining cleaning splitting split_folders"
     ),
     "packs": "alignment graphs pack_files pack as_shipped faces choice export",
-    "evaluation": "counting pairs hardest intervals curves verification protocols strangers no_face verdict",
-    "networks": ("weights network recipes degradation probes embedding losses finetuning interpolation maps"),
+    "evaluation": (
+        "counting pairs hardest intervals curves support verification protocols strangers no_face verdict"
+    ),
+    "networks": "weights network recipes degradation probes embedding losses finetuning interpolation maps",
     " ": "models plots",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "__main__",

@@ -1,8 +1,14 @@
 """Intervals over people: how far a measure would move with other people of the same kind.
 
 Pairs that share a person are not independent, so pairs are not resampled. A measure is computed again
-without each cluster (a person, or a part of the people) in turn, and the delete-one jackknife gives its
-standard error.
+without each cluster (a person, or a part of the people) in turn, and the delete-one jackknife gives the
+standard error of its log odds. Near 0 and 1 these are closer to normal than the rate, and one scale serves
+rates, their differences and the ratio of two errors.
+
+People who were not tested cannot be reckoned with. Where what was seen says too little of them, there is no
+interval, and `why_none` says why: too few people, errors that come from too few of them, or so few errors
+that one person who is harder than the others would change them by a multiple. The limits were chosen where
+`benchmarks/coverage.py` shows what they cost.
 """
 
 import numpy as np
@@ -10,7 +16,11 @@ from scipy import special, stats
 
 from src.evaluation.pairs import Counts
 
-_LOG_ODDS = 4.0  # half-width of an interval beyond which log odds are no longer near normal
+PEOPLE = 5  # below so many there is no interval
+BEHIND = 2.5  # people whom the errors must come from, as an effective number
+ERRORS = 0.05  # of one person's pairs: what all errors together must come to
+_NOTHING = 1e-9  # that of rounding
+_ANGLES = np.linspace(0, 2 * np.pi, 721)
 
 
 # ---------------------------------------------------------------- counts without a cluster
@@ -43,101 +53,203 @@ def concordance(counts: Counts) -> np.ndarray:
 # ---------------------------------------------------------------- one model
 
 
-def error(left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Standard error by the delete-one jackknife, and its degrees of freedom; NaN below 3 clusters.
-
-    left_out: the estimate without each cluster [U]; weights: [U], the pairs of each. A few people with most
-    of the pairs are worth few degrees of freedom (Kish's effective number). Both are NaN, too, where an
-    estimate is not finite.
-    """
+def error(left_out: np.ndarray) -> float:
+    """Standard error by the delete-one jackknife of the estimates without each cluster [U]; NaN below 3."""
     n = len(left_out)
-    if n < 3 or not weights.any() or not np.isfinite(left_out).all():
-        return np.nan, np.nan
-    standard_error = np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
-    freedom = float(weights.sum() ** 2 / (weights.astype(float) ** 2).sum()) - 1
-    return float(standard_error), max(1.0, freedom)
+    if n < 3 or not np.isfinite(left_out).all():
+        return np.nan
+    return float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
+
+
+def behind(value: float, left_out: np.ndarray, weights: np.ndarray) -> float:
+    """How many people the errors of a rate come from: Kish's effective number of their parts in it.
+
+    value: the rate; left_out: without each cluster [U]; weights: [U], the pairs of each. An error is whatever
+    is rarer, what counts for the rate or what does not. A person's part is what the error loses without the
+    person, beyond the share of the pairs that go too. NaN without pairs or errors.
+    """
+    if not weights.any() or not np.isfinite(value) or not np.isfinite(left_out).all():
+        return np.nan
+    wrong, without = _errors(value, left_out)
+    parts = np.abs(wrong - (1 - weights / weights.sum()) * without)
+    return float(parts.sum() ** 2 / (parts**2).sum()) if parts.any() else np.nan
+
+
+def why_none(value: float, left_out: np.ndarray, weights: np.ndarray) -> str:
+    """Why a rate has no interval; "" where it has one. Arguments as of `behind`."""
+    n = len(left_out)
+    if n < PEOPLE:
+        return f"{n} people are too few, {PEOPLE} would do"
+    if not np.isfinite(value) or not np.isfinite(left_out).all() or not weights.any():
+        return "it could not be measured without each person in turn"
+    wrong, without = _errors(value, left_out)
+    if wrong < _NOTHING:
+        return f"no error was seen; of people who err, {unseen(n):.0%} could be missed among {n}"
+    if error(left_out) < _NOTHING:
+        return "it is the same whoever is left out"
+    if (without < _NOTHING).any():
+        return "one person takes part in every error"
+    people = behind(value, left_out, weights)
+    if people < BEHIND:
+        return f"the errors come from too few people, effectively {people:.1f}"
+    if n * wrong < ERRORS:
+        return (
+            f"all errors come to {n * wrong:.1%} of one person's pairs: one harder person would change that"
+        )
+    return ""
+
+
+def unseen(people: int) -> float:
+    """The share of people up to which a kind of them is missed with a chance of 5 % among so many."""
+    return float(1 - 0.05 ** (1 / max(people, 1)))
 
 
 def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a rate from 0 to 1; NaN, NaN where `error` is NaN.
+    """95 % interval of a rate from 0 to 1, such as an AUC or a TAR; NaN, NaN where `why_none` says why.
 
-    left_out: the rate without each cluster [U]; weights: [U], the pairs of each.
-    Wilson's interval for as many independent trials as would give the rate its standard error, after Fogliato
-    et al., "Confidence intervals for error rates in 1:1 matching tasks" (arXiv 2306.01198). A rate of 0 or 1
-    shows no error to go by: each person is then one trial, which is cautious.
+    Arguments as of `behind`. Student's t on the jackknife of the log odds, with one degree of freedom less
+    than there are people behind the errors (compare Satterthwaite 1946). On the side of more error it is
+    widened for skewness, as few people are hard and the next one may be (Johnson, "Modified t tests and
+    confidence intervals for asymmetrical populations", 1978).
     """
-    standard_error, freedom = error(left_out, weights)
-    if not np.isfinite(value + standard_error):
+    if why_none(value, left_out, weights):
         return np.nan, np.nan
-    t = stats.t.ppf(0.975, freedom)
-    n = value * (1 - value) / standard_error**2 if standard_error > 0 and 0 < value < 1 else freedom + 1
-    centre = (value + t**2 / (2 * n)) / (1 + t**2 / n)
-    half = t / (1 + t**2 / n) * np.sqrt(value * (1 - value) / n + t**2 / (4 * n**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    wrong, without = _errors(value, left_out)
+    n, odds = len(left_out), special.logit(without)
+    deviation = without.mean() - without
+    skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
+    t = stats.t.ppf(0.975, behind(value, left_out, weights) - 1)
+    more = t + max(0.0, skewness) / 6 * (1 + 2 * t**2)
+    ends = special.expit(special.logit(wrong) + error(odds) * np.array([-t, more]))
+    low, high = ends if wrong == value else 1 - ends[::-1]
+    return float(low), float(high)
 
 
-def auc_interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """95 % interval of an AUC, from the jackknife of its log odds, which are closer to normal.
-
-    Arguments as of `interval`, whose answer this gives where log odds cannot be used.
-    """
-    if not 0 < value < 1 or not ((left_out > 0) & (left_out < 1)).all():
-        return interval(value, left_out, weights)
-    standard_error, freedom = error(special.logit(left_out), weights)
-    if standard_error == 0:
-        return interval(value, left_out, weights)
-    middle, half = special.logit(value), stats.t.ppf(0.975, freedom) * standard_error
-    if half > _LOG_ODDS:  # one person has all of the errors, and log odds without them run off
-        return interval(value, left_out, weights)
-    return float(special.expit(middle - half)), float(special.expit(middle + half))
+def _errors(value: float, left_out: np.ndarray) -> tuple[float, np.ndarray]:
+    """The rate or, above a half, 1 less the rate; and what becomes of it without each cluster [U]."""
+    return (value, left_out) if value <= 0.5 else (1 - value, 1 - left_out)
 
 
 # ---------------------------------------------------------------- two models
 
 
-def difference(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """95 % interval and p-value of the difference of two models' rates, by Student's t.
-
-    All are NaN where `error` is NaN. left_out: the difference without each cluster [U]; weights: [U], the
-    pairs of each.
-    """
-    standard_error, freedom = error(left_out, weights)
-    if not np.isfinite(value + standard_error):
-        return np.nan, np.nan, np.nan
-    if standard_error < 1e-12:  # that of rounding
-        return value, value, 1.0 if abs(value) < 1e-12 else 0.0
-    half = stats.t.ppf(0.975, freedom) * standard_error
-    low, high = max(-1.0, value - half), min(1.0, value + half)  # rates can't differ by more
-    return low, high, 2 * float(stats.t.sf(abs(value) / standard_error, freedom))
-
-
-def auc_difference(
+def difference(
     old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float, float]:
-    """95 % interval and p-value of the difference of two AUCs, `new - old`.
+    """95 % interval and p-value of the difference of two models' rates, `new - old`.
 
-    All are NaN where `error` is NaN. old_left_out, new_left_out: the AUCs without each cluster [U]; weights:
-    [U], the pairs of each.
+    All are NaN where `why_no_difference` says why. old_left_out, new_left_out: the rates without each cluster
+    [U]; weights: [U], the pairs of each.
 
-    Few hard people make the AUCs, their difference and its error rise and fall together, so that Student's
-    interval ends too soon on one side. The log odds of both AUCs are therefore moved along the direction in
-    which their difference varies (DiCiccio & Efron, "More accurate confidence intervals in exponential
-    families", Biometrika 1992, least favourable direction), and the interval holds what either way gives.
+    The log odds of both rates are taken as normal, with the jackknife's covariance. The interval holds the
+    differences of all pairs of rates that are within Student's t of the two (the profile of that likelihood).
+    It holds 0 if and only if p, of the ratio of the odds, is at least 0.05. Where one of the two errs too
+    little for an interval of its own, the other's decides.
     """
-    low, high, p = difference(new - old, new_left_out - old_left_out, weights)
-    values, left_out = np.array([old, new]), np.stack([old_left_out, new_left_out])
-    inside = all(((part > 0) & (part < 1)).all() for part in (values, left_out))
-    if not low < high or not inside:
-        return low, high, p
-    n, freedom = len(weights), error(new_left_out, weights)[1]
-    t, odds = stats.t.ppf(0.975, freedom), special.logit(values)
-    covariance = (n - 1) ** 2 / n * np.cov(special.logit(left_out))
-    slope = values * (1 - values) * (-1, 1)
-    variance = slope @ covariance @ slope
-    if variance <= 0 or t * np.sqrt(covariance.diagonal().max()) > _LOG_ODDS:
-        return low, high, p
-    direction = covariance @ slope / np.sqrt(variance)
-    ends = [float(np.diff(special.expit(odds + steps * direction))[0]) for steps in (-t, t)]
-    apart, closer = np.diff(odds)[0], np.diff(direction)[0]
-    to_equal = abs(apart) / closer if closer > 0 else np.inf  # steps until the two AUCs are the same
-    return min(low, ends[0]), max(high, ends[1]), max(p, 2 * float(stats.t.sf(to_equal, freedom)))
+    value, left_out = new - old, new_left_out - old_left_out
+    if same(value, left_out):
+        return value, value, 1.0
+    if why_no_difference(old, new, old_left_out, new_left_out, weights):
+        return np.nan, np.nan, np.nan
+    n = len(weights)
+    t = stats.t.ppf(0.975, n - 1)
+    if why_none(old, old_left_out, weights) or why_none(new, new_left_out, weights):
+        return _mostly_of_one(old, new, old_left_out, new_left_out, weights)
+    odds = special.logit([old, new])
+    covariance = (n - 1) ** 2 / n * np.cov(special.logit(np.stack([old_left_out, new_left_out])))
+    root = _root(covariance)
+    around = special.expit(odds[:, None] + t * root @ np.stack([np.cos(_ANGLES), np.sin(_ANGLES)]))
+    apart = around[1] - around[0]
+    spread = float(np.sqrt((-1, 1) @ covariance @ (-1, 1)))
+    p = 2 * float(stats.t.sf(abs(odds[1] - odds[0]) / spread, n - 1))
+    low, high = min(float(apart.min()), value), max(float(apart.max()), value)
+    if p < 0.05:  # the grid of angles must not say otherwise
+        return (max(low, 0.0), high, p) if value > 0 else (low, min(high, 0.0), p)
+    return min(low, 0.0), max(high, 0.0), p
+
+
+def _mostly_of_one(
+    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+) -> tuple[float, float, float]:
+    """`difference` where the better of the two has no interval of its own, as it errs so little.
+
+    The worse one's distances to the ends of its interval, and the better one's to 0 and to Student's t above,
+    are put together as in MOVER (Zou & Donner, "Construction of confidence limits about effect measures",
+    2008), as if the two were independent, which is cautious. p is that of the distance to the end next to 0.
+    """
+    worse, better = _by_error(old, new, old_left_out, new_left_out)
+    low, high = interval(*worse, weights)
+    t = stats.t.ppf(0.975, len(weights) - 1)
+    apart = worse[0] - better[0]
+    down = np.hypot(worse[0] - low, t * error(better[1]))
+    up = np.hypot(high - worse[0], better[0])
+    p = 2 * float(stats.t.sf(t * apart / down, len(weights) - 1))
+    ends = max(-1.0, apart - down), min(1.0, apart + up)
+    return (*ends, p) if (new > old) == (apart > 0) else (-ends[1], -ends[0], p)
+
+
+def ratio(
+    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+) -> tuple[float, float, float]:
+    """How many times less error the new model has, and the 95 % interval; NaN where either has none.
+
+    old, new: rates of which 1 is without error; the others as of `difference`. Student's t on the jackknife
+    of the logarithm of the ratio of the errors.
+    """
+    value = (1 - old) / (1 - new) if new < 1 - _NOTHING else np.nan
+    if why_none(old, old_left_out, weights) or why_none(new, new_left_out, weights):
+        return value, np.nan, np.nan
+    logs = np.log(1 - old_left_out) - np.log(1 - new_left_out)
+    half = stats.t.ppf(0.975, len(weights) - 1) * error(logs)
+    return value, float(value * np.exp(-half)), float(value * np.exp(half))
+
+
+def why_no_difference(
+    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+) -> str:
+    """Why a difference has no interval: why the model with more error has none; "" where it has one."""
+    if not np.isfinite(new - old) or not np.isfinite(new_left_out - old_left_out).all():
+        return "one of the two could not be measured without each person in turn"
+    return why_none(*_by_error(old, new, old_left_out, new_left_out)[0], weights)
+
+
+def _by_error(
+    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray
+) -> list[tuple[float, np.ndarray]]:
+    """The errors of two models, with those without each cluster [U]; the larger first."""
+    both = [(old, old_left_out), (new, new_left_out)]
+    if old + new > 1:
+        both = [(1 - value, 1 - without) for value, without in both]
+    return sorted(both, key=lambda one: -one[0])
+
+
+def same(value: float, left_out: np.ndarray) -> bool:
+    """Whether a difference is none, within rounding, and neither are those without each cluster [U]."""
+    return bool(len(left_out) >= PEOPLE and abs(value) < _NOTHING and (np.abs(left_out) < _NOTHING).all())
+
+
+def detectable(left_out: np.ndarray) -> float:
+    """The smallest difference that a test at 5 % would have seen with a chance of 80 %.
+
+    left_out: the difference without each cluster [U]. NaN with fewer people than an interval takes.
+    """
+    freedom = len(left_out) - 1
+    if len(left_out) < PEOPLE:
+        return np.nan
+    return float((stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error(left_out))
+
+
+def trials(value: float, left_out: np.ndarray) -> float:
+    """How many independent trials would give a rate its standard error; NaN where that is 0 or unknown.
+
+    left_out: the rate without each cluster [U]. After Fogliato et al., "Confidence intervals for error rates
+    in 1:1 matching tasks" (arXiv 2306.01198).
+    """
+    standard_error = error(left_out)
+    return value * (1 - value) / standard_error**2 if standard_error > _NOTHING else np.nan
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """A root [2, 2] of a covariance that may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))

@@ -53,6 +53,7 @@ class Counts:
     cluster_genuine: np.ndarray  # int64 [U, C]
     cluster_impostor: np.ndarray  # int64 [U, C]
     people: int
+    genuine_people: int  # people with genuine pairs
     photos: int
     failed: int  # photos without an embedding, also where they are excluded
     excluded: int  # of the photos, those dropped because a model has no embedding of them
@@ -264,6 +265,7 @@ def count_pairs(
         strata[name] = Counts(
             *tally,
             people=len(np.unique(test.identity[inside & keep])),
+            genuine_people=_with_genuine_pairs(test, keep, keys),
             photos=int(inside.sum()),
             failed=int((inside & missing).sum()),
             excluded=int((inside & ~keep).sum()),
@@ -275,6 +277,22 @@ def count_pairs(
 def _repeated(values: np.ndarray) -> np.ndarray:
     found, count = np.unique(values, return_counts=True)
     return found[(count > 1) & (found >= 0)]
+
+
+def _with_genuine_pairs(test: Trials, keep: np.ndarray, keys: list[tuple[int, int]]) -> int:
+    """How many people have two photos [n], of those kept, that make a pair of one of these qualities."""
+    found = np.zeros(int(test.identity.max()) + 1, bool)
+    apart = np.where(test.group < 0, -1 - np.arange(len(test.group)), test.group)
+    for key in keys:
+        inside = keep & np.isin(test.quality, key)
+        photos = np.unique(np.column_stack([test.identity, apart])[inside], axis=0)[:, 0]
+        several = np.bincount(photos, minlength=len(found)) > 1
+        for quality in key:
+            several &= (
+                np.bincount(test.identity[inside & (test.quality == quality)], minlength=len(found)) > 0
+            )
+        found |= several
+    return int(found.sum())
 
 
 def _number_of_pairs(quality: np.ndarray, a: int, b: int) -> int:

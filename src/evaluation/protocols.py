@@ -8,7 +8,7 @@ import pandas as pd
 
 from src.evaluation.intervals import interval
 from src.evaluation.pairs import QUALITIES, Trials, checked, first_test, possible
-from src.evaluation.verification import SUPPORT
+from src.evaluation.support import SUPPORT, limited
 from src.limits import NotPossible
 
 RANKS = (1, 5, 10)
@@ -88,8 +88,8 @@ def identification(found: pd.DataFrame) -> pd.DataFrame:
 
     FPIR is the share of non-mated probes whose best score reaches the threshold, FNIR that of mated probes
     whose person's does not, at any rank (ISO/IEC 19795-1). Intervals of 95 % leave out the probes' people in
-    turn; they hold for this gallery and, for FNIR, this threshold. An FNIR is NaN where the non-mated probes
-    are too few for its FPIR, a rate where the gallery has no such rank.
+    turn; they hold for this gallery and, for FNIR, this threshold. An FNIR is NaN where the non-mated probes,
+    as independent ones, are too few for its FPIR, a rate where the gallery has no such rank.
     """
     rows = []
     for model, probes in found.groupby("model", sort=False):
@@ -98,9 +98,13 @@ def identification(found: pd.DataFrame) -> pd.DataFrame:
         row = {"model": model, "gallery": people, "mated": len(mated), "non_mated": len(strangers)}
         rates = {f"rank_{rank}": mated["rank"] <= rank for rank in RANKS if rank <= people}
         for column, fpir in FPIRS.items():
-            if len(strangers) * fpir >= SUPPORT:
-                best = np.sort(strangers["best"])[::-1]
-                threshold = best[int(fpir * len(best))]  # scores above it are at most the share fpir
+            if len(strangers) * fpir < SUPPORT:
+                continue
+            best = np.sort(strangers["best"])[::-1]
+            threshold = best[int(fpir * len(best))]  # scores above it are at most the share fpir
+            found_wrongly = strangers["best"] > threshold
+            without = _share_without_each(found_wrongly, strangers["identity"])[1]
+            if limited(float(found_wrongly.mean()), without, len(strangers)) >= SUPPORT:
                 rates[column] = ~(mated["mate"] > threshold)
         for column in (*(f"rank_{rank}" for rank in RANKS), *FPIRS):
             value, low, high = np.nan, np.nan, np.nan
@@ -146,12 +150,17 @@ def _scores(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 def _rate(hits: pd.Series, identity: pd.Series) -> tuple[float, float, float]:
     """Share of hits [n] and its 95 % interval, which leaves out the probes' people [n] in turn."""
+    value, left_out, weights = _share_without_each(hits, identity)
+    return value, *interval(value, left_out, weights)
+
+
+def _share_without_each(hits: pd.Series, identity: pd.Series) -> tuple[float, np.ndarray, np.ndarray]:
+    """Share of hits [n], that without each of the people [n], and how many each has: float, [U], [U]."""
     by_person = hits.groupby(identity.to_numpy()).agg(["sum", "count"]).to_numpy(float)
     total = by_person.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         left_out = (total[0] - by_person[:, 0]) / (total[1] - by_person[:, 1])
-    value = float(total[0] / total[1])
-    return value, *interval(value, left_out, by_person[:, 1])
+    return float(total[0] / total[1]), left_out, by_person[:, 1]
 
 
 # ---------------------------------------------------------------- published pairs

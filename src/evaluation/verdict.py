@@ -110,7 +110,8 @@ def _test_in_words(
 ) -> str:
     """What `summary` says of one test set."""
     rows = report[(report["test"] == test) & report["auc"].notna()]
-    with_interval = set(rows["quality"][(rows["model"] == model) & np.isfinite(rows["auc_low"])])
+    certain = np.isfinite(rows["auc_low"]) | np.isfinite(rows["auc_difference_low"])
+    with_interval = set(rows["quality"][(rows["model"] == model) & certain])
     quality = "high-low" if "high-low" in with_interval else "all"
     measured = _by_model(rows, quality)
     if model not in measured:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from src.evaluation import support
 from src.evaluation.curves import (
     FARS,
     area,
@@ -27,8 +28,6 @@ from src.evaluation.curves import (
 )
 from src.evaluation.hardest import hardest
 from src.evaluation.intervals import (
-    auc_difference,
-    auc_interval,
     difference,
     interval,
     on_coarse_grid,
@@ -50,6 +49,7 @@ from src.evaluation.pairs import (
     test_sets,
     trials,
 )
+from src.evaluation.support import SUPPORT, limited, unsupported
 from src.limits import NotPossible
 
 # Some of it comes from `pairs`: who verifies finds all that it takes in one place.
@@ -80,10 +80,6 @@ __all__ = [
     "thresholds",
     "trials",
 ]
-
-# Impostor pairs that must be expected above a threshold for its FAR to be reported ("rule of 30").
-SUPPORT = 30
-
 
 # ---------------------------------------------------------------- one number
 
@@ -203,13 +199,17 @@ def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) ->
             threshold = float((below + above) / 2)  # half-way to the next, clear of rounding
         far, tar = (_share_accepted(counts, part, threshold) for part in (counts.impostor, counts.genuine))
         pairs = int(counts.impostor.sum())
+        without = _share_accepted_without_each(counts, counts.impostor, counts.cluster_impostor, threshold)
+        independent = limited(far, without, pairs) if far > 0 else pairs * target_far
         note = ""
         if not scored.any():
             note = "not possible: no pair has a score"
         elif allowed == scored.sum():
             note = f"failures to enrol end the curve below this FAR, at {far:.3g}: every score is accepted"
-        elif pairs * target_far < SUPPORT:
+        elif min(pairs * target_far, independent) < SUPPORT:
             note = f"{pairs} impostor pairs are few for this FAR"
+            if independent < pairs * target_far:
+                note += f": its false matches are worth {independent:.0f} independent ones"
         rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
     columns = ["model", "target_far", "threshold", "far", "tar", "genuine", "impostor", "note"]
     return pd.DataFrame(rows, columns=columns)
@@ -389,23 +389,32 @@ def _measured(counts: Counts) -> _Measured:
     if not np.isfinite(counts.score).any():
         left_out = {name: np.full(len(value), np.nan) for name, value in left_out.items()}
     weights = counts.cluster_genuine.sum(1)
-    unsupported = [name for name, far in FARS.items() if impostor * far < SUPPORT]
+    without_support = unsupported(counts)
     for name, value in values.items():
         row[name] = float(value)
-        if name in unsupported:
+        if name in without_support:
             row[name] = np.nan
             left_out[name] = np.full(len(weights), np.nan)
-        bounds = auc_interval if name == "auc" else interval
-        row[f"{name}_low"], row[f"{name}_high"] = bounds(row[name], left_out[name], weights)
+        row[f"{name}_low"], row[f"{name}_high"] = interval(row[name], left_out[name], weights)
     row["d_prime"] = d_prime(counts)
-    row["unsupported"] = ", ".join(unsupported)
-    note = ""
-    if failures and np.isnan(row["eer"]):
-        end = [float(rate[-1]) for rate in reachable(counts)]
-        note = f"EER not reached: failures to enrol end the curve at FAR {end[0]:.3g}, TAR {end[1]:.3g}"
-    if failures and len(counts.score) == 1:
-        note = "EER not reached: no pair has a score, and nothing an interval"
-    return _Measured(row, left_out, weights, note)
+    row["unsupported"] = ", ".join(without_support)
+    row |= support.columns(counts, row["auc"], left_out["auc"])
+    return _Measured(row, left_out, weights, _ended(counts, row) if failures else "")
+
+
+def _ended(counts: Counts, row: dict[str, Any]) -> str:
+    """What a row's failures to enrol do to its measures."""
+    if len(counts.score) == 1:
+        return (
+            "no pair has a score: the AUC is that of guessing, the EER not reached, nothing has an interval"
+        )
+    far, tar = (float(rate[-1]) for rate in reachable(counts))
+    parts = [f"failures to enrol end the curve at FAR {far:.3g}, TAR {tar:.3g}"]
+    if np.isnan(row["eer"]):
+        parts.append("EER not reached")
+    if any(name not in row["unsupported"] and value > far for name, value in FARS.items()):
+        parts.append("TAR at a higher FAR is the TAR there")
+    return "; ".join([*parts, f"their half credit is {row['auc_half_credit']:.3g} of the AUC"])
 
 
 def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
@@ -413,13 +422,10 @@ def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
     compared: dict[str, float] = {}
     for name, new_left_out in model.left_out.items():
         new, old, old_left_out = model.row[name], reference.row[name], reference.left_out[name]
-        if name == "auc":
-            low, high, p = auc_difference(old, new, old_left_out, new_left_out, model.weights)
-        else:
-            low, high, p = difference(new - old, new_left_out - old_left_out, model.weights)
+        low, high, p = difference(old, new, old_left_out, new_left_out, model.weights)
         key = f"{name}_difference"
         compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
-    return compared
+    return compared | support.compared(reference.left_out["auc"], model.left_out["auc"])
 
 
 # ---------------------------------------------------------------- pairs accepted at a threshold

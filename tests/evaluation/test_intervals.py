@@ -1,13 +1,15 @@
 """Intervals widen with unlike people, and an interval and its p-value say the same."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit
+from scipy import special, stats
 
-from src.evaluation import intervals, verification
-from tests.evaluation.examples import evaluated, make
+from benchmarks import coverage
+from src.evaluation import curves, intervals, verification
+from tests.evaluation.examples import evaluated, make, materialised
 
 
 def test_the_coarse_grid_keeps_every_pair_and_each_cluster_leaves_once(example):
@@ -22,50 +24,177 @@ def test_the_coarse_grid_keeps_every_pair_and_each_cluster_leaves_once(example):
 def test_the_error_of_a_mean_is_its_standard_error():
     values = np.random.default_rng(0).normal(size=20)
     left_out = (values.sum() - values) / 19
-    error, freedom = intervals.error(left_out, np.ones(20))
-    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(20)) and freedom == pytest.approx(19)
-    assert intervals.error(left_out, np.arange(20) == 3)[1] == 1  # one person has all of the pairs
-    assert np.isnan(intervals.error(left_out[:2], np.ones(2))).all()
-    assert np.isnan(intervals.error(np.append(left_out, np.nan), np.ones(21))).all()
+    assert intervals.error(left_out) == pytest.approx(values.std(ddof=1) / np.sqrt(20))
+    assert np.isnan(intervals.error(left_out[:2])) and np.isnan(intervals.error(np.append(left_out, np.nan)))
 
 
-@pytest.mark.parametrize("bounds", [intervals.interval, intervals.auc_interval])
-def test_intervals_stay_within_rates_and_hold_the_value(bounds):
-    rng = np.random.default_rng(0)
-    for value in (0.0, 0.02, 0.5, 0.999, 1.0):
-        left_out = np.clip(value + 0.01 * rng.normal(size=12), 0, 1) if 0 < value < 1 else np.full(12, value)
-        low, high = bounds(value, left_out, np.ones(12))
-        assert 0 <= low <= value <= high <= 1 and low < high
-    assert np.isnan(bounds(0.5, np.full(2, 0.5), np.ones(2))).all()
+def rate(errors, weights=None):
+    """A rate of correct pairs, that without each person, and the pairs of each, from the errors of each."""
+    errors = np.asarray(errors, float)
+    weights = np.full(len(errors), 100) if weights is None else np.asarray(weights)
+    left_out = 1 - (errors.sum() - errors) / (weights.sum() - weights)
+    return 1 - errors.sum() / weights.sum(), left_out, weights
+
+
+def test_errors_come_from_as_many_people_as_make_them():
+    assert intervals.behind(*rate([5, 5, 5, 5, 0, 0, 0, 0])) == pytest.approx(4)
+    assert intervals.behind(*rate([5, 0, 0, 0, 0, 0, 0, 0])) == pytest.approx(1)
+    value, left_out, weights = rate([5, 5, 5, 5, 0, 0, 0, 0])
+    assert intervals.behind(1 - value, 1 - left_out, weights) == pytest.approx(4)  # as a rate of errors
+    assert np.isnan(intervals.behind(*rate([0] * 8)))
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        (rate([9, 5, 8, 4]), "4 people are too few, 5 would do"),
+        (rate([0] * 8), "no error was seen; of people who err, 31% could be missed among 8"),
+        (rate([5] * 8), "it is the same whoever is left out"),
+        (rate([9, 0, 0, 0, 0, 0]), "one person takes part in every error"),
+        (rate([90, 9, 3, 0, 0, 0]), "effectively 1.3"),
+        (rate([1, 1, 1, 0, 0, 0, 1, 0]), "come to 4.0% of one person's pairs"),
+        ((0.9, np.append(np.full(7, 0.9), np.nan), np.ones(8)), "could not be measured"),
+        ((0.9, np.linspace(0.8, 0.95, 8), np.zeros(8)), "could not be measured"),
+        ((1 - 1e-16, 1 - 1e-16 * np.arange(8), np.ones(8)), "no error was seen"),
+        ((0.5, 0.5 + 1e-16 * np.arange(8), np.ones(8)), "it is the same"),
+    ],
+)
+def test_there_is_no_interval_where_it_cannot_be_had(of, reason):
+    assert reason in intervals.why_none(*of)
+    assert np.isnan(intervals.interval(*of)).all()
+
+
+def test_a_kind_of_people_is_missed_with_a_chance_of_one_in_20():
+    for people in (3, 8, 60):
+        assert (1 - intervals.unseen(people)) ** people == pytest.approx(0.05)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 10**6), st.integers(3, 40))
-def test_interval_and_p_value_of_an_auc_difference_say_the_same(seed, people):
+@given(st.integers(0, 10**6), st.integers(5, 40))
+def test_an_interval_lies_within_rates_holds_the_value_and_mirrors(seed, people):
     rng = np.random.default_rng(seed)
-    hard = rng.exponential(size=people) * rng.choice([0.01, 0.1, 0.5])
-    old, new = rng.normal(2, 1, 2)
-    a, b = (expit(level + hard * rng.normal() + 0.05 * rng.normal(size=people)) for level in (old, new))
-    old, new = float(expit(old)), float(expit(new))
-    weights = rng.integers(1, 100, people)
-    low, high, p = intervals.auc_difference(old, new, a, b, weights)
-    assert low < new - old < high and 0 < p <= 1
-    assert (p < 0.05) == (low > 0 or high < 0)
-    back = intervals.auc_difference(new, old, b, a, weights)
-    np.testing.assert_allclose((-back[1], -back[0], back[2]), (low, high, p))
+    weights = rng.integers(10, 100, people)
+    of = rate(rng.binomial(weights, rng.beta(0.5, 4, people)), weights)
+    low, high = intervals.interval(*of)
+    if intervals.why_none(*of):
+        assert np.isnan(low) and np.isnan(high)
+    else:
+        assert 0 < low < of[0] < high < 1
+        mirrored = intervals.interval(1 - of[0], 1 - of[1], of[2])
+        np.testing.assert_allclose(mirrored, (1 - high, 1 - low))
 
 
-def test_a_difference_that_one_hard_person_makes_may_be_larger():
-    """Of more people like the one from whom both AUCs suffer, the difference grows."""
-    old, new, each = 0.92, 0.945, np.ones(10)
-    without_old, without_new = np.full(10, 0.92), np.full(10, 0.945)
-    without_old[0], without_new[0] = 0.96, 0.965
-    low, high, _ = intervals.auc_difference(old, new, without_old, without_new, each)
-    student = intervals.difference(new - old, without_new - without_old, each)
-    assert low == student[0] and high - (new - old) > 1.2 * (student[1] - (new - old))
-    without_old[0] = 1  # no errors are left without that person, and there are no log odds
-    ends = intervals.auc_difference(old, new, without_old, without_new, each)
-    assert ends == intervals.difference(new - old, without_new - without_old, each)
+def test_more_error_is_nearer_where_a_few_people_are_hard():
+    def distances(errors):
+        value, left_out, weights = rate(errors)
+        low, high = special.logit(intervals.interval(value, left_out, weights))
+        return special.logit(value) - low, high - special.logit(value)
+
+    down, up = distances([30, 20, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2])
+    assert down > 1.15 * up
+    down, up = distances([9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 1])  # one person is easy
+    assert down == pytest.approx(up)
+
+
+def two_models(seed, people):
+    """Two models' rates: old, new, without each person, and weights."""
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(20, 100, people)
+    hard = rng.beta(0.7, 5, people)
+    factor = rng.choice([0.02, 0.3, 1, 2])
+    models = [
+        rate(rng.binomial(weights, np.clip(part * hard + 0.02 * rng.random(people), 0, 1)), weights)
+        for part in (1, factor)
+    ]
+    return models[0][0], models[1][0], models[0][1], models[1][1], weights
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6), st.integers(5, 40))
+def test_interval_and_p_value_of_a_difference_say_the_same(seed, people):
+    old, new, old_without, new_without, weights = of = two_models(seed, people)
+    low, high, p = intervals.difference(*of)
+    if old == new:
+        return
+    if reason := intervals.why_no_difference(*of):
+        assert np.isnan([low, high, p]).all() and reason
+        return
+    assert -1 <= low <= new - old <= high <= 1 and 0 < p <= 1 and low < high
+    assert (p < 0.05) == (low > 0 or high < 0) or 0 in (low, high)
+    back = intervals.difference(new, old, new_without, old_without, weights)
+    np.testing.assert_allclose((-back[1], -back[0], back[2]), (low, high, p), atol=1e-9)
+    mirrored = intervals.difference(1 - old, 1 - new, 1 - old_without, 1 - new_without, weights)
+    np.testing.assert_allclose((-mirrored[1], -mirrored[0], mirrored[2]), (low, high, p), atol=1e-9)
+
+
+def test_a_model_that_errs_nowhere_still_differs_from_one_that_errs():
+    old, old_without, weights = rate([30, 20, 25, 10, 31, 22, 18, 27])
+    low, high, p = intervals.difference(old, 1.0, old_without, np.ones(8), weights)
+    assert 0 < low < 1 - old < high and p < 0.01
+    ends = intervals.interval(old, old_without, weights)
+    assert (low, high) == pytest.approx((1 - ends[1], 1 - ends[0]))  # the other's error is 0, and sure
+    assert np.isnan(intervals.difference(1.0, 1.0 - 1e-4, np.ones(8), 1 - 1e-4 * np.arange(8), weights)).all()
+
+
+def test_models_that_are_the_same_within_rounding_do_not_differ():
+    old, without, weights = rate([30, 20, 25, 10, 31, 22, 18, 27])
+    noise = 1e-16 * np.arange(8)
+    low, high, p = intervals.difference(old, old + 1e-16, without, without + noise, weights)
+    assert p == 1 and abs(low) < 1e-12 and abs(high) < 1e-12
+
+
+def test_a_ratio_of_errors_has_an_interval_of_its_own():
+    old, old_without, weights = rate([40, 20, 24, 10, 32, 22, 18, 28])
+    new, new_without, _ = rate([20, 10, 12, 5, 16, 11, 9, 14])
+    assert intervals.ratio(old, new, old_without, new_without, weights) == pytest.approx((2, 2, 2))
+    new, new_without, _ = rate([20, 15, 6, 5, 16, 17, 9, 14])
+    value, low, high = intervals.ratio(old, new, old_without, new_without, weights)
+    assert low < value < high and low * high == pytest.approx(value**2)
+    assert np.isnan(intervals.ratio(old, 1.0, old_without, np.ones(8), weights)).all()
+
+
+def test_four_of_five_tests_see_the_detectable_difference():
+    rng = np.random.default_rng(0)
+    n, seen = 12, 0
+    for _ in range(400):
+        values = rng.normal(size=n)
+        wanted = intervals.detectable((values.sum() - values) / (n - 1))
+        shifted = wanted + rng.normal(
+            0, values.std(ddof=1) / np.sqrt(n)
+        )  # the difference is as large as that
+        seen += shifted / intervals.error((values.sum() - values) / (n - 1)) > stats.t.ppf(0.975, n - 1)
+    assert 0.74 < seen / 400 < 0.86
+    assert np.isnan(intervals.detectable(np.arange(4.0)))
+
+
+def test_trials_of_independent_pairs_are_all_of_them():
+    people = np.random.default_rng(0).binomial(50, 0.2, 400)  # of 50 independent pairs each
+    value, left_out, _ = rate(people, np.full(400, 50))
+    assert intervals.trials(value, left_out) == pytest.approx(20_000, rel=0.15)
+    assert np.isnan(intervals.trials(1.0, np.ones(8)))
+
+
+@pytest.mark.parametrize(("world", "people"), [("gaussian", 8), ("look-alikes", 20)])
+def test_intervals_hold_the_truth_and_tests_reject_it_rarely(world, people):
+    """A small seeded part of `benchmarks/coverage.py`, whose exact jackknife is that of the counts."""
+    rng = np.random.default_rng(0)
+    moved = coverage.shifts(world, False)
+    found = pd.DataFrame([row for _ in range(100) for row in coverage.rows(world, people, False, rng, moved)])
+    found = found[found["shown"] & found["auc"].isin([0.92, 0.975])]
+    held = found.groupby("question")["held"].mean()
+    assert held["single"] > 0.92 and held["difference"] > 0.92 and held["type I"] < 0.08
+
+
+def test_the_benchmark_leaves_people_out_as_the_counts_do():
+    vectors, faces = make(people=7, photos=8)
+    counts = evaluated(faces, {"a": vectors})["test_seen"]["a"]["all"]
+    scores, genuine, _ = materialised(vectors, faces)
+    photos = pd.factorize(faces["identity"])[0]
+    at = np.column_stack(np.triu_indices(len(photos), 1))
+    pairs = coverage.Pairs(photos, at[genuine], at[~genuine])
+    value, left_out = coverage.aucs(pairs, scores[genuine], scores[~genuine])
+    assert value == pytest.approx(curves.auc_of(counts), abs=1e-9)
+    np.testing.assert_allclose(left_out, curves.auc_without_each(counts), atol=1e-9)
 
 
 def test_more_people_narrow_the_interval():

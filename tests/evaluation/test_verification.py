@@ -19,8 +19,9 @@ def test_measures_agree_with_scikit_learn(example):
         assert row["auc"] == pytest.approx(roc_auc_score(genuine[of], scores[of]), abs=1e-6)
         far, tar, _ = roc_curve(genuine[of], scores[of], drop_intermediate=False)
         for name, wanted in verification.FARS.items():
-            if name in row["unsupported"]:
-                assert np.isnan(row[name]) and (~genuine[of]).sum() * wanted < 30
+            assert (~genuine[of]).sum() * wanted >= 30 or name in row["unsupported"]
+            if name in row["unsupported"]:  # as the false matches are of few people, or few
+                assert np.isnan(row[name])
             else:
                 assert row[name] == pytest.approx(np.interp(wanted, far, tar), abs=1e-6)
         # the mean TAR below a FAR is scikit-learn's partial AUC before McClish's standardisation
@@ -106,7 +107,8 @@ def test_differences_are_antisymmetric_and_intervals_hold_the_value(example):
         assert a["auc_difference_low"] < a["auc_difference"] < a["auc_difference_high"]
         assert (a["auc_difference_p"] < 0.05) == (a["auc_difference_low"] > 0)
     for table in (forth, back):
-        assert (table["auc_low"] < table["auc"]).all() and (table["auc"] < table["auc_high"]).all()
+        inside = (table["auc_low"] < table["auc"]) & (table["auc"] < table["auc_high"])
+        assert (inside == (table["auc_interval"] == "")).all() and 0 < inside.sum() < len(table)
     with pytest.raises(ValueError, match="baseline 'x'"):
         verification.report(results, baseline="x")
 
@@ -171,12 +173,14 @@ def test_a_model_without_any_score_has_no_threshold_and_no_rates():
 def test_roc_for_drawing_follows_the_measures(example):
     _, _, _, results = example
     curves = verification.roc(results["test_seen"])
-    table = verification.report(results)
     for name, curve in curves.groupby("model"):
         assert curve["tar"].is_monotonic_increasing and curve["far"].iloc[-1] == 1
-        at = np.interp(0.1, curve["far"], curve["tar"])
-        assert at == pytest.approx(row_of(table, name)["tar_far_1e-1"], abs=0.02)
-        assert (curve["low"] <= curve["tar"] + 1e-12).all() and (curve["tar"] <= curve["high"] + 1e-12).all()
+        far, tar = verification.reachable(results["test_seen"][name]["all"])
+        np.testing.assert_allclose(curve["tar"], np.interp(curve["far"], far, tar), atol=1e-9)
+        shown = curve.dropna()
+        assert (
+            len(shown) > 20 and (shown["low"] < shown["tar"]).all() and (shown["tar"] < shown["high"]).all()
+        )
     with pytest.raises(ValueError, match="no x pairs"):
         verification.roc(results["test_seen"], "x")
 
