@@ -16,6 +16,11 @@ class NotPossible(ValueError):  # noqa: N818 - the name is what the reader sees
         reason = super().__str__()
         return reason if reason.startswith("not possible") else f"not possible: {reason}"
 
+    @property
+    def fingerprint(self) -> str:
+        """What a stage that takes it is made of, see `fingerprints`."""
+        return str(self)
+
     def _repr_markdown_(self) -> str:
         return f"*{self}*"
 

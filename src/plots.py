@@ -396,7 +396,7 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def strangers(measured: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Who is taken for one of the people in training, by model and kind of probe, with 95 % intervals.
 
-    measured: rows of `strangers.strangers` of one rule.
+    measured: rows of `open_set.measure` of one rule.
     """
     models, kinds = list(measured["model"].unique()), list(measured["kind"].unique())
     ax = _axes(ax, 9.4, 1.2 + 0.16 * len(models) * (len(kinds) + 1))

@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from src.artifacts import cached, uses
-from src.limits import NotPossible
+from src.limits import NotPossible, attempt
 from src.packs import faces as face_finding
 from src.packs.alignment import SIDE, TEMPLATE
 from src.photos import cleaning, decoding, fetching, finding
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SMEARS, NO_FACE = "smears", "no face"
 OTHERS, OTHERS_BAD = "others' photos", "others' photos, made as bad"
-MOST = 300  # probes of a kind in a half
+MOST = 200  # probes of a kind in a half
 LEAST_PATCHES = 50  # of photos beside the face; where there are fewer, scrambled crops fill up
 MOST_OTHERS = 400  # people that are looked at, of a folder with more
 PHOTOS_EACH = 3  # photos of one of them
@@ -247,7 +247,11 @@ def gather(
     if strangers:
         stored = (out / "others.parquet", out / "others.npy")
         of_others = fetching.lfw() if strangers == "lfw" else place(strangers)
-        parts.append(cached(stored, others, of_others, pack, faces, crops, known, seed))
+        found = attempt(cached, stored, others, of_others, pack, faces, crops, known, seed)
+        if isinstance(found, NotPossible):
+            print(f"strangers: {found}")
+        else:
+            parts.append(found)
     table = pd.concat([part[0] for part in parts], ignore_index=True)
     return table.fillna({"note": ""}) if "note" in table else table, np.concatenate([p[1] for p in parts])
 

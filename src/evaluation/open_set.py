@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from src.artifacts import uses
 from src.evaluation.intervals import interval
 from src.limits import NotPossible
 
@@ -25,7 +26,8 @@ _WHEN = {
 _QUALITIES = {"high": "good photos", "low": "bad photos"}
 
 
-def strangers(
+@uses(faces=("identity", "quality", "split"), probes=("kind", "half", "identity"))
+def measure(
     embeddings: Mapping[str, np.ndarray | NotPossible],
     probe_embeddings: Mapping[str, np.ndarray | NotPossible],
     faces: pd.DataFrame,
