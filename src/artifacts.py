@@ -178,6 +178,14 @@ def workspace_or_temporary(workspace: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
+def forget(path: Path) -> None:
+    """Removes what `cached` keeps at `path`, if there is anything."""
+    if path.exists():
+        with alone(path):
+            _sidecar(path).unlink(missing_ok=True)
+            _remove(path)
+
+
 def sha256(file: Path) -> str:
     """SHA-256 of a file's bytes, 64 hex digits."""
     hasher = hashlib.sha256()

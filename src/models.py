@@ -137,6 +137,11 @@ def _with_map(
     return save(Model(name, networks, fitted), workspace / "artefact")
 
 
+@uses(faces=("candidate",))
+def _of_chosen(every: np.ndarray, faces: pd.DataFrame) -> np.ndarray:
+    return np.array(every[faces["candidate"]])
+
+
 @dataclass(frozen=True)
 class Missing:
     """A row of the comparison that these photos are too few for, and why."""
@@ -159,6 +164,7 @@ class Comparison:
     faces: pd.DataFrame  # row i is crop i
     folder: Path
     label: str = ""  # before the name of every row of the report
+    every: np.ndarray | None = None  # the pack's embeddings of all faces found; `candidate` is a row of it
     unknown: float = maps.UNKNOWN  # share of photos expected to show nobody in training; 0: a closed list
 
     @property
@@ -170,18 +176,21 @@ class Comparison:
         """A model's embeddings of all crops, float32 [N, D], unit rows.
 
         Each network looks at the crops once, however many models share it. The pack's own recogniser does so
-        in ONNX Runtime, which on processors is the faster.
+        in ONNX Runtime, which on processors is the faster, or has done so already, when faces were chosen.
         """
-        given = [
-            cached(
-                self._place("embeddings", name, ".npy"),
-                embed,
-                self.crops,
-                self.pack if name == self.pack.name else part,
-                mirrored=model.mirrored,
-            )
-            for name, part in _networks(model).items()
-        ]
+        given = []
+        for name, part in _networks(model).items():
+            file, of_pack = self._place("embeddings", name, ".npy"), name == self.pack.name
+            if (
+                of_pack
+                and self.every is not None
+                and "candidate" in self.faces
+                and model.mirrored == MIRRORED
+            ):
+                given.append(cached(file, _of_chosen, self.every, self.faces))
+            else:
+                look = self.pack if of_pack else part
+                given.append(cached(file, embed, self.crops, look, mirrored=model.mirrored))
         if model.map is None:
             return given[0]
         return cached(self._place("embeddings", model.name, ".npy"), maps.apply, model.map, *given)
@@ -224,6 +233,10 @@ class Comparison:
         inputs = (name, networks, fit, embeddings, self.faces, options)
         return load(cached(self._place("models", name), _with_map, *inputs))
 
+    def forget(self, name: str) -> None:
+        """Removes a kept model."""
+        artifacts.forget(self._place("models", name))
+
     def _place(self, kind: str, name: str, suffix: str = "") -> Path:
         return self.folder / kind / (_slug(name) + suffix)
 
@@ -245,14 +258,15 @@ def row(pattern: str) -> Callable[[Callable[..., Model]], Callable[..., Any]]:
         def made(*args: Any, **kwargs: Any) -> Model | Missing:
             arguments = signature.bind("", *args, **kwargs).arguments
             name = pattern.format(**arguments)
-            for given in arguments.values():
-                if isinstance(given, Missing):
-                    return Missing(name, given.reason)
-            try:
-                return make(name, *args, **kwargs)
-            except NotPossible as reason:
-                print(f"{name}: {reason}")
-                return Missing(name, reason)
+            missing = next((given for given in arguments.values() if isinstance(given, Missing)), None)
+            if missing is None:
+                try:
+                    return make(name, *args, **kwargs)
+                except NotPossible as reason:
+                    print(f"{name}: {reason}")
+                    missing = Missing(name, reason)
+            arguments["comparison"].forget(name)  # an earlier run, of other photos, may have had the model
+            return Missing(name, missing.reason)
 
         return made
 

@@ -118,6 +118,26 @@ def test_progress_is_judged_on_val(comparison, rows):
     assert comparison.progress(missing, rows["demo_pack"]).endswith("not possible: too few")
 
 
+def test_what_was_embedded_when_faces_were_chosen_is_not_embedded_again(comparison, rows, tmp_path):
+    known = comparison.embed(rows["demo_pack"])
+    order = np.random.default_rng(0).permutation(len(known))
+    every = np.empty_like(known)
+    every[order] = known
+    faces = comparison.faces.assign(candidate=order)
+    again = replace(comparison, faces=faces, every=every, folder=tmp_path, crops=comparison.crops[:0])
+    assert np.array_equal(again.embed(rows["demo_pack"]), known)
+
+
+def test_a_row_that_is_no_longer_possible_leaves_no_model_of_an_earlier_run(comparison, rows, tmp_path):
+    here = replace(comparison, folder=tmp_path)
+    assert isinstance(models.linear_map(here, rows["demo_pack"]), models.Model)
+    kept = tmp_path / "models" / "demo_pack-linear-map"
+    assert kept.is_dir()
+    too_few = replace(here, faces=comparison.faces.assign(split="test_unseen"))
+    assert isinstance(models.linear_map(too_few, rows["demo_pack"]), models.Missing)
+    assert not kept.exists() and not list(tmp_path.glob("models/*.json"))
+
+
 def test_a_closed_list_is_named(comparison, rows):
     closed = replace(comparison, unknown=0.0)
     made = models.plda(closed, rows["demo_pack"])

@@ -76,6 +76,7 @@ def notebook(album, insightface, tmp_path, monkeypatch):
         there |= {
             "out": tmp_path, "run": mode.Run(tmp_path, "", "none", 1, 1, ""), "insightface": insightface,
             "images": images, "faces": faces, "crops": album[who, faces["shot"]], "batch_size": 16,
+            "alike": None,
         }  # fmt: skip
         names = list(sources)
         for name in names[names.index(AFTER_DETECTION) :]:
