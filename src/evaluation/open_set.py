@@ -17,7 +17,7 @@ from src.evaluation.intervals import interval
 from src.limits import NotPossible
 
 PER_COMPARISON, PER_PROBE = "FAR of comparisons", "FPIR of val's probes"
-KNOWN = "known people"
+KNOWN, OTHERS = "known people", "others"  # how these kinds begin
 SIMULATED = "val has no strangers: its photos, held against all people but their own, stand in for them"
 _WHEN = {
     PER_COMPARISON: "At the threshold for the target FAR of comparisons",
@@ -44,8 +44,8 @@ def measure(
 
     Two thresholds, both chosen on val: the lowest at which its impostor comparisons are accepted at
     `target_far` at most, and the lowest at which no kind of its probes is taken for somebody at more than
-    `target_fpir`. With fewer than 1 / target_fpir of them it lies above all. Where val has no people of its
-    own, its photos are held against all people but their own, and `note` says so.
+    `target_fpir`. With fewer than 1 / target_fpir of them it lies above all. Where val has no strangers, its
+    own photos are held against all people but their own, and `note` says so.
 
     Columns: model, rule (PER_COMPARISON or PER_PROBE), threshold, kind, photos, people, rate (0-1) with its
     95 % interval over people, low and high, and note. The kind is one of `probes`, "strangers, good photos"
@@ -110,17 +110,21 @@ def _thresholds(
     own = faces["identity"].to_numpy()[val][:, None] == gallery.people
     impostor = np.where(own, -np.inf, scores)
     stranger = ~own.any(1)
-    if len(gallery.people) < 2 and not stranger.any():
-        raise NotPossible("one person is in training, and val has nobody else to choose a threshold on")
-    of_nobody = [impostor[stranger].max(1) if stranger.any() else impostor.max(1)]
-    best, kind = gallery.best(others), probes["kind"].to_numpy()
+    best, kind = gallery.best(others), probes["kind"].to_numpy(str)
     half = (probes["half"] == "val").to_numpy()
-    of_nobody += [best[half & (kind == name)] for name in np.unique(kind[half])]
+    of_nobody = [best[half & (kind == name)] for name in np.unique(kind[half])]
+    simulated = not stranger.any() and not np.char.startswith(kind[half], OTHERS).any()
+    if stranger.any():
+        of_nobody.append(impostor.max(1)[stranger])
+    if simulated and len(gallery.people) < 2:
+        raise NotPossible("one person is in training, and val has nobody else to choose a threshold on")
+    if simulated:
+        of_nobody.append(impostor.max(1))
     each = {
         PER_COMPARISON: _least(scores[~own], target_far),
         PER_PROBE: max(_least(scores, target_fpir) for scores in of_nobody),
     }
-    return each, "" if stranger.any() else SIMULATED
+    return each, SIMULATED if simulated else ""
 
 
 def _least(scores: np.ndarray, target: float) -> float:
