@@ -28,8 +28,14 @@ _ANGLES = np.linspace(0, 2 * np.pi, 721)
 
 def on_coarse_grid(counts: Counts, fine: np.ndarray) -> np.ndarray:
     """Values by score [K] (such as `counts.genuine`), summed up by the coarser `cluster_score` [C]."""
-    at = np.searchsorted(counts.cluster_score, counts.score, side="right") - 1
-    return np.bincount(at, fine, minlength=len(counts.cluster_score))
+    if not len(fine):
+        return np.zeros(len(counts.cluster_score))
+    return np.add.reduceat(np.asarray(fine, float), _starts(counts))
+
+
+def _starts(counts: Counts) -> np.ndarray:
+    """Where each bin of `cluster_score` [C] begins among the finer ones."""
+    return np.searchsorted(counts.score, counts.cluster_score)
 
 
 def without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +49,8 @@ def without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
 def concordance(counts: Counts) -> np.ndarray:
     """The AUC inside each bin of `cluster_score` [C], from the finer bins that it holds; 0.5 where empty."""
     genuine, impostor = (on_coarse_grid(counts, part) for part in (counts.genuine, counts.impostor))
-    at = np.searchsorted(counts.cluster_score, counts.score, side="right") - 1
+    sizes = np.diff(np.append(_starts(counts), len(counts.score)))
+    at = np.repeat(np.arange(len(sizes)), sizes)
     higher = np.cumsum(genuine)[at] - np.cumsum(counts.genuine) + counts.genuine / 2  # in the same bin
     pairs = genuine * impostor
     won = on_coarse_grid(counts, counts.impostor * higher)

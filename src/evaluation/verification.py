@@ -382,12 +382,13 @@ def _measured(counts: Counts) -> _Measured:
     }
     failures = bool(np.isneginf(counts.score).any())
     values = measures(*far_and_tar(counts.genuine, counts.impostor), failures)
-    left_out = measures(*far_and_tar(*without_each(counts)), failures)
+    curves = far_and_tar(*without_each(counts))
+    left_out = measures(*curves, failures)
     values["auc"], left_out["auc"] = np.array(auc_of(counts)), auc_without_each(counts)
     if not np.isfinite(counts.score).any():
         left_out = {name: np.full(len(value), np.nan) for name, value in left_out.items()}
     weights = counts.cluster_genuine.sum(1)
-    without_support = unsupported(counts)
+    without_support = unsupported(counts, curves[0])
     for name, value in values.items():
         row[name] = float(value)
         if name in without_support:
