@@ -18,7 +18,9 @@ FLOORS = {
         "fetching duplicates examining cleaning splitting split_folders"
     ),
     "packs": "alignment graphs pack_files pack as_shipped faces choice export",
-    "evaluation": "counting pairs hardest intervals curves support verification protocols no_face verdict",
+    "evaluation": (
+        "counting pairs hardest intervals curves support comparisons verification protocols no_face verdict"
+    ),
     "networks": "weights network degradation embedding losses finetuning interpolation maps",
     " ": "models plots",
     "demo": "people texture head features light hair scene drawing camera album mode",

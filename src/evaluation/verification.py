@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation import support
+from src.evaluation.comparisons import declared
 from src.evaluation.curves import (
     FARS,
     area,
@@ -31,6 +32,7 @@ from src.evaluation.intervals import (
     difference,
     interval,
     on_coarse_grid,
+    ratio,
     without_each,
 )
 from src.evaluation.pairs import (
@@ -119,19 +121,25 @@ def auc_or_nan(embeddings: np.ndarray, identity: np.ndarray | pd.Series) -> floa
 
 
 def report(
-    results: Results, baseline: str | None = None, reasons: Mapping[str, str] | None = None
+    results: Results,
+    baseline: str | None = None,
+    reasons: Mapping[str, str] | None = None,
+    primary: str | None = None,
 ) -> pd.DataFrame:
     """One row per test set, stratum and model: measures with 95 % intervals, and differences.
 
     baseline: the model that the others are compared with, such as "buffalo_l" (default: the first). reasons:
     as of `reasons`, for every row that the report is to have, in their order; those that could not be had,
     and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures.
+    primary: the model whose comparison is declared beforehand, as of `comparisons.declared`.
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
-    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose
-    FAR the pairs cannot support is NaN, and `unsupported` names it; an interval is NaN with fewer than three
-    people, and where no pair has a score. An EER that no threshold reaches is NaN, and `note` says so. Pairs
+    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`.
+    error_ratio, with its interval, is how many times less error (1 - AUC) the model has than the baseline.
+    What stands behind a row, `support.columns` says. A TAR whose FAR the pairs cannot support is NaN, and
+    `unsupported` names it; an interval is NaN where `intervals.why_none` gives a reason, for the AUC in the
+    column `auc_interval`. An EER that no threshold reaches is NaN, and `note` says so. Pairs
     of failures to enrol have half credit in the AUC, none in any other measure (see `curves`). pauc is the
     mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol, fte the model's own
     failures per photo, excluded the photos dropped for all models because one of them fails.
@@ -159,7 +167,7 @@ def report(
                 lacking = " and no ".join(kind for kind in ("genuine", "impostor") if not model.row[kind])
                 note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else model.note
                 rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
-    return pd.DataFrame(rows)
+    return declared(pd.DataFrame(rows), primary)
 
 
 def reasons(rows: Mapping[str, np.ndarray | NotPossible]) -> dict[str, str]:
@@ -424,6 +432,9 @@ def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
         low, high, p = difference(old, new, old_left_out, new_left_out, model.weights)
         key = f"{name}_difference"
         compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
+    of_auc = (model.row["auc"], reference.left_out["auc"], model.left_out["auc"], model.weights)
+    ends = zip(("", "_low", "_high"), ratio(reference.row["auc"], *of_auc), strict=True)
+    compared |= {f"error_ratio{end}": value for end, value in ends}
     return compared | support.compared(reference.left_out["auc"], model.left_out["auc"])
 
 
