@@ -19,7 +19,8 @@ FLOORS = {
     ),
     "packs": "alignment graphs pack_files pack as_shipped faces choice export",
     "evaluation": (
-        "counting pairs hardest intervals curves support comparisons verification protocols no_face verdict"
+        "counting pairs hardest intervals curves support comparisons verification calibration protocols "
+        "no_face verdict"
     ),
     "networks": "weights network degradation embedding losses finetuning interpolation maps",
     " ": "models plots",

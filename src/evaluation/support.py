@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.evaluation.curves import FARS, far_and_tar, reachable
-from src.evaluation.intervals import detectable, on_coarse_grid, trials, unseen, why_none
+from src.evaluation.intervals import detectable, on_coarse_grid, trials, unseen, why_no_difference, why_none
 from src.evaluation.pairs import Counts
 
 # Independent false matches that a FAR takes to be reported ("rule of 30", Doddington et al. 2000).
@@ -78,9 +78,14 @@ def columns(counts: Counts, auc: float, left_out: np.ndarray) -> dict[str, Any]:
     }
 
 
-def compared(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
-    """auc_detectable: the smallest difference of two AUCs that would have been seen 4 times in 5.
+def compared(
+    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+) -> dict[str, Any]:
+    """Columns of the report that say what stands behind a difference of two AUCs.
 
-    old, new: the AUCs without each cluster [U].
+    auc_detectable: the smallest difference that would have been seen 4 times in 5. auc_difference_interval:
+    why the difference has no interval, "" where it has one. Arguments as of `intervals.difference`.
     """
-    return {"auc_detectable": detectable(new - old)}
+    why = why_no_difference(old, new, old_left_out, new_left_out, weights)
+    detected = detectable(new_left_out - old_left_out)
+    return {"auc_detectable": detected, "auc_difference_interval": why}

@@ -123,7 +123,7 @@ def _comparison(new: _Row, old: _Row, model: str, baseline: str) -> str:
     p, low, high = (new[f"auc_difference_{end}"] for end in ("p", "low", "high"))
     scores = f"AUC {_bounded(new, 'auc')} against {_bounded(old, 'auc')}"
     if not np.isfinite(p):
-        why = old["auc_interval"] or new["auc_interval"]
+        why = new["auc_difference_interval"]
         return f"{scores}; whether {model} and {baseline} really differ can't be said: {why}."
     if new["primary"]:
         p = new["auc_difference_p_adjusted"]

@@ -424,18 +424,19 @@ def _ended(counts: Counts, row: dict[str, Any]) -> str:
     return "; ".join([*parts, f"their half credit is {row['auc_half_credit']:.3g} of the AUC"])
 
 
-def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
+def _compared(model: _Measured, reference: _Measured) -> dict[str, Any]:
     """The differences of a model's measures to the reference's, with intervals and p-values."""
-    compared: dict[str, float] = {}
+    compared: dict[str, Any] = {}
     for name, new_left_out in model.left_out.items():
         new, old, old_left_out = model.row[name], reference.row[name], reference.left_out[name]
         low, high, p = difference(old, new, old_left_out, new_left_out, model.weights)
         key = f"{name}_difference"
         compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
-    of_auc = (model.row["auc"], reference.left_out["auc"], model.left_out["auc"], model.weights)
-    ends = zip(("", "_low", "_high"), ratio(reference.row["auc"], *of_auc), strict=True)
+    old, new = reference.row["auc"], model.row["auc"]
+    of_auc = (old, new, reference.left_out["auc"], model.left_out["auc"], model.weights)
+    ends = zip(("", "_low", "_high"), ratio(*of_auc), strict=True)
     compared |= {f"error_ratio{end}": value for end, value in ends}
-    return compared | support.compared(reference.left_out["auc"], model.left_out["auc"])
+    return compared | support.compared(*of_auc)
 
 
 # ---------------------------------------------------------------- pairs accepted at a threshold

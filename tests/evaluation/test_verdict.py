@@ -96,10 +96,13 @@ def test_no_difference_and_too_few_people_are_said(example):
     vectors, faces, _, _ = example
     same = verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50 before": vectors.copy()}))
     words = verdict.summary(same)
+    assert "can't be said: the two differ as much whoever is left out" in words and "better" not in words
+    near = unit_rows(vectors + 0.02 * np.random.default_rng(0).normal(size=vectors.shape))
+    words = verdict.summary(verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50": near})))
     assert "no significant difference" in words and "better" not in words
     vectors, faces = make(people=2)
     models = {"buffalo_l": vectors, "ResNet-50 before": vectors[:, ::-1].copy()}
-    assert "too few" in verdict.summary(verification.report(evaluated(faces, models)))
+    assert "2 people are too few" in verdict.summary(verification.report(evaluated(faces, models)))
 
 
 def test_failures_to_enrol_are_said(example):
