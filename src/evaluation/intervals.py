@@ -213,9 +213,11 @@ def why_no_difference(
     old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
 ) -> str:
     """Why a difference has no interval: why the model with more error has none; "" where it has one."""
+    if len(weights) < PEOPLE:
+        return why_none(old, old_left_out, weights)
     if not np.isfinite(new - old) or not np.isfinite(new_left_out - old_left_out).all():
         return "one of the two could not be measured without each person in turn"
-    if len(weights) >= PEOPLE and error(new_left_out - old_left_out) < _NOTHING:
+    if error(new_left_out - old_left_out) < _NOTHING:
         return "the two differ as much whoever is left out"
     return why_none(*_by_error(old, new, old_left_out, new_left_out)[0], weights)
 

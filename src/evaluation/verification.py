@@ -7,7 +7,7 @@ pairs rejected, TAR = 1 - FRR; FTE is the share of photos a model gives no embed
 What becomes of pairs with a failure to enrol, `curves` says.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,13 +125,16 @@ def report(
     baseline: str | None = None,
     reasons: Mapping[str, str] | None = None,
     primary: str | None = None,
+    closed: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row per test set, stratum and model: measures with 95 % intervals, and differences.
 
     baseline: the model that the others are compared with, such as "buffalo_l" (default: the first). reasons:
     as of `reasons`, for every row that the report is to have, in their order; those that could not be had,
     and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures.
-    primary: the model whose comparison is declared beforehand, as of `comparisons.declared`.
+    primary: the model whose comparison is declared beforehand, as of `comparisons.declared`. closed: models
+    of a closed list, which take everybody for one of the people in training (`protocols.UNKNOWN`): their rows
+    on "test_unseen" say that this is no question for them.
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
@@ -157,6 +160,9 @@ def report(
             }
             for name in reasons or models:
                 labels = {"model": name, "test": test, "quality": quality, "baseline": reference}
+                if name in closed and test == "test_unseen":
+                    rows.append(labels | {"note": f"not possible: nobody of {test} is on the closed list"})
+                    continue
                 model = measured.get(name)
                 if model is None and reasons is None:
                     continue
