@@ -34,7 +34,7 @@ from src.evaluation import intervals
 
 WORLDS = ("gaussian", "heavy tails", "look-alikes", "rare")
 AUCS = (0.92, 0.975, 0.995, 0.999, 1.0)
-PEOPLE = {3: 500, 5: 500, 8: 500, 20: 400, 60: 120}  # and how often each is drawn
+PEOPLE = {3: 500, 5: 500, 8: 500, 20: 400, 60: 60}  # and how often each is drawn
 SHARED = 0.7  # of the variance of each effect, what the two models have in common
 PHOTO, PAIR = (0.45, 0.25), (0.6, 0.7)  # standard deviations of genuine and of impostor scores
 ROUNDING = 1e-9

@@ -19,7 +19,8 @@ FLOORS = {
     ),
     "packs": "alignment graphs pack_files pack as_shipped faces choice export",
     "evaluation": (
-        "counting pairs hardest intervals curves support verification protocols open_set no_face verdict"
+        "counting pairs hardest intervals curves support comparisons verification calibration protocols "
+        "open_set no_face verdict"
     ),
     "networks": "weights network recipes degradation probes embedding losses finetuning interpolation maps",
     " ": "models plots",

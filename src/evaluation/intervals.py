@@ -19,6 +19,7 @@ from src.evaluation.pairs import Counts
 PEOPLE = 5  # below so many there is no interval
 BEHIND = 2.5  # people whom the errors must come from, as an effective number
 ERRORS = 0.05  # of one person's pairs: what all errors together must come to
+SKEWNESS = 0.2  # of a mean of few people, which show less than there is: at least so much is reckoned with
 _NOTHING = 1e-9  # that of rounding
 _ANGLES = np.linspace(0, 2 * np.pi, 721)
 
@@ -28,8 +29,14 @@ _ANGLES = np.linspace(0, 2 * np.pi, 721)
 
 def on_coarse_grid(counts: Counts, fine: np.ndarray) -> np.ndarray:
     """Values by score [K] (such as `counts.genuine`), summed up by the coarser `cluster_score` [C]."""
-    at = np.searchsorted(counts.cluster_score, counts.score, side="right") - 1
-    return np.bincount(at, fine, minlength=len(counts.cluster_score))
+    if not len(fine):
+        return np.zeros(len(counts.cluster_score))
+    return np.add.reduceat(np.asarray(fine, float), _starts(counts))
+
+
+def _starts(counts: Counts) -> np.ndarray:
+    """Where each bin of `cluster_score` [C] begins among the finer ones."""
+    return np.searchsorted(counts.score, counts.cluster_score)
 
 
 def without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +50,8 @@ def without_each(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
 def concordance(counts: Counts) -> np.ndarray:
     """The AUC inside each bin of `cluster_score` [C], from the finer bins that it holds; 0.5 where empty."""
     genuine, impostor = (on_coarse_grid(counts, part) for part in (counts.genuine, counts.impostor))
-    at = np.searchsorted(counts.cluster_score, counts.score, side="right") - 1
+    sizes = np.diff(np.append(_starts(counts), len(counts.score)))
+    at = np.repeat(np.arange(len(sizes)), sizes)
     higher = np.cumsum(genuine)[at] - np.cumsum(counts.genuine) + counts.genuine / 2  # in the same bin
     pairs = genuine * impostor
     won = on_coarse_grid(counts, counts.impostor * higher)
@@ -119,7 +127,7 @@ def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[f
     deviation = without.mean() - without
     skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
     t = stats.t.ppf(0.975, behind(value, left_out, weights) - 1)
-    more = t + max(0.0, skewness) / 6 * (1 + 2 * t**2)
+    more = t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2)
     ends = special.expit(special.logit(wrong) + error(odds) * np.array([-t, more]))
     low, high = ends if wrong == value else 1 - ends[::-1]
     return float(low), float(high)
@@ -146,12 +154,9 @@ def difference(
     It holds 0 if and only if p, of the ratio of the odds, is at least 0.05. Where one of the two errs too
     little for an interval of its own, the other's decides.
     """
-    value, left_out = new - old, new_left_out - old_left_out
-    if same(value, left_out):
-        return value, value, 1.0
     if why_no_difference(old, new, old_left_out, new_left_out, weights):
         return np.nan, np.nan, np.nan
-    n = len(weights)
+    n, value = len(weights), new - old
     t = stats.t.ppf(0.975, n - 1)
     if why_none(old, old_left_out, weights) or why_none(new, new_left_out, weights):
         return _mostly_of_one(old, new, old_left_out, new_left_out, weights)
@@ -208,8 +213,12 @@ def why_no_difference(
     old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
 ) -> str:
     """Why a difference has no interval: why the model with more error has none; "" where it has one."""
+    if len(weights) < PEOPLE:
+        return why_none(old, old_left_out, weights)
     if not np.isfinite(new - old) or not np.isfinite(new_left_out - old_left_out).all():
         return "one of the two could not be measured without each person in turn"
+    if error(new_left_out - old_left_out) < _NOTHING:
+        return "the two differ as much whoever is left out"
     return why_none(*_by_error(old, new, old_left_out, new_left_out)[0], weights)
 
 
@@ -221,11 +230,6 @@ def _by_error(
     if old + new > 1:
         both = [(1 - value, 1 - without) for value, without in both]
     return sorted(both, key=lambda one: -one[0])
-
-
-def same(value: float, left_out: np.ndarray) -> bool:
-    """Whether a difference is none, within rounding, and neither are those without each cluster [U]."""
-    return bool(len(left_out) >= PEOPLE and abs(value) < _NOTHING and (np.abs(left_out) < _NOTHING).all())
 
 
 def detectable(left_out: np.ndarray) -> float:

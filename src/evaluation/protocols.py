@@ -12,6 +12,9 @@ from src.evaluation.support import SUPPORT, limited
 from src.limits import NotPossible
 
 RANKS = (1, 5, 10)
+# What a model that knows people is asked, and the share of photos it is told to expect of nobody it knows.
+# Part of the question, fixed before the test: never read off who is in one.
+UNKNOWN = {"closed list": 0.0, "open set": 0.1}
 FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
 
 

@@ -9,28 +9,27 @@ from typing import Any
 import numpy as np
 
 from src.evaluation.curves import FARS, far_and_tar, reachable
-from src.evaluation.intervals import detectable, on_coarse_grid, trials, unseen, why_none, without_each
+from src.evaluation.intervals import detectable, on_coarse_grid, trials, unseen, why_no_difference, why_none
 from src.evaluation.pairs import Counts
 
 # Independent false matches that a FAR takes to be reported ("rule of 30", Doddington et al. 2000).
 SUPPORT = 30
 
 
-def independent_false_matches(counts: Counts, far: float) -> float:
+def independent_false_matches(far: float, overall: np.ndarray, without: np.ndarray, pairs: int) -> float:
     """How many independent false matches stand behind a FAR from 0 to 1, at the threshold that has it.
 
+    overall: the FARs [C + 1] of the clusters' bins, from no pair accepted to all, and without: those without
+    each cluster [U, C + 1]; pairs: how many impostor pairs there are.
     As many as would give the FAR its standard error over people (`intervals.trials`), and never more than
     there are. 0 where the people are too few to tell, or where all of them have the same FAR.
     """
-    impostor = on_coarse_grid(counts, counts.impostor)
-    overall = far_and_tar(impostor, impostor)[0]
     if not np.isfinite(overall[-1]):
         return 0.0
-    without = far_and_tar(*without_each(counts))[0]
     at = float(np.interp(far, overall, np.arange(len(overall))))
     step = min(int(at), len(overall) - 2)
     left_out = without[:, step] + (at - step) * (without[:, step + 1] - without[:, step])
-    return limited(far, left_out, int(impostor.sum()))
+    return limited(far, left_out, pairs)
 
 
 def limited(rate: float, left_out: np.ndarray, pairs: int) -> float:
@@ -42,13 +41,17 @@ def limited(rate: float, left_out: np.ndarray, pairs: int) -> float:
     return rate * min(independent, pairs) if np.isfinite(independent) else 0.0
 
 
-def unsupported(counts: Counts) -> list[str]:
-    """The names of `FARS` that have fewer than `SUPPORT` independent false matches."""
-    pairs = int(counts.impostor.sum())
+def unsupported(counts: Counts, without: np.ndarray) -> list[str]:
+    """The names of `FARS` with fewer than `SUPPORT` independent false matches.
+
+    without: the FARs without each cluster [U, C + 1], as of `curves.far_and_tar`.
+    """
+    impostor = on_coarse_grid(counts, counts.impostor)
+    overall, pairs = far_and_tar(impostor, impostor)[0], int(impostor.sum())
     return [
         name
         for name, far in FARS.items()
-        if pairs * far < SUPPORT or independent_false_matches(counts, far) < SUPPORT
+        if pairs * far < SUPPORT or independent_false_matches(far, overall, without, pairs) < SUPPORT
     ]
 
 
@@ -75,9 +78,14 @@ def columns(counts: Counts, auc: float, left_out: np.ndarray) -> dict[str, Any]:
     }
 
 
-def compared(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
-    """auc_detectable: the smallest difference of two AUCs that would have been seen 4 times in 5.
+def compared(
+    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+) -> dict[str, Any]:
+    """Columns of the report that say what stands behind a difference of two AUCs.
 
-    old, new: the AUCs without each cluster [U].
+    auc_detectable: the smallest difference that would have been seen 4 times in 5. auc_difference_interval:
+    why the difference has no interval, "" where it has one. Arguments as of `intervals.difference`.
     """
-    return {"auc_detectable": detectable(new - old)}
+    why = why_no_difference(old, new, old_left_out, new_left_out, weights)
+    detected = detectable(new_left_out - old_left_out)
+    return {"auc_detectable": detected, "auc_difference_interval": why}

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from src.evaluation.comparisons import stratum
+
 _TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
 _CHANCE = 0.6  # AUC from which the no-face control is clearly above chance, if its interval is above 0.5
 _RISING = (
@@ -25,10 +27,10 @@ def summary(
     """The report in words, as Markdown: which model is better, by how much, and how sure that is.
 
     report: of `verification.report`; rates: of `verification.at_thresholds`; model: the one compared with the
-    baseline (default: the last that is not the control). Pairs of high with low quality are the headline
-    where they are enough for an interval, else all pairs. Where another model does best of all, it is named,
-    with how many times less its error, 1 - AUC, is; where there are pairs of good photos, what the model
-    gains or loses there.
+    baseline (default: the last that is not the control). The headline is the primary comparison, on the
+    stratum that `comparisons.stratum` names. Other models are named where they differ from the baseline after
+    Holm's adjustment, none as the best; where there are pairs of good photos, what the model gains or loses
+    there.
     """
     models = [name for name in report["model"].unique() if name != control]
     model, baseline = model or models[-1], str(report["baseline"].iloc[0])
@@ -110,31 +112,50 @@ def _test_in_words(
 ) -> str:
     """What `summary` says of one test set."""
     rows = report[(report["test"] == test) & report["auc"].notna()]
-    certain = np.isfinite(rows["auc_low"]) | np.isfinite(rows["auc_difference_low"])
-    with_interval = set(rows["quality"][(rows["model"] == model) & certain])
-    quality = "high-low" if "high-low" in with_interval else "all"
+    quality = stratum(rows)
     measured = _by_model(rows, quality)
     if model not in measured:
         return f"- {_TESTS.get(test, test)}: {_without(report, measured, test, model, baseline)}"
     new, old = measured[model], measured[baseline]
-    text = f"- {_TESTS.get(test, test)}, {quality} pairs of {new['people']} people: "
+    text = f"- {_TESTS.get(test, test)}, {quality} pairs of {new['genuine_people']:.0f} people: "
     text += _comparison(new, old, model, baseline)
     for name, row in ((baseline, old), (model, new)):
-        if row["fte"] > 0:
+        if 0 < row["fte"] < 1:
             text += f" {name} gives no embedding for {row['fte']:.1%} of the photos: they match nothing."
     if rates is not None:
         at = _by_model(rates[rates["test"] == test], quality)
         for name in (model, baseline):
             text += f" {_at_threshold(at[name], name)}"
-    best = max((name for name in measured if name != control), key=lambda name: measured[name]["auc"])
-    top = measured[best]
-    if top["auc"] > max(new["auc"], old["auc"]):
-        text += f" Best of all models there: {best}, AUC {_bounded(top, 'auc')}, "
-        text += f"{(1 - old['auc']) / max(1 - top['auc'], 1e-6):.1f} times less error than {baseline}."
-    if "high-high" in with_interval:
-        good = _by_model(rows, "high-high")
+    text += _others(measured, model, baseline, control)
+    good = _by_model(rows, "high-high")
+    if quality == "high-low" and model in good and np.isfinite(good[model]["auc_difference_p"]):
         text += f" On pairs of two good photos: {_comparison(good[model], good[baseline], model, baseline)}"
     return text
+
+
+def _others(measured: dict[Hashable, _Row], model: str, baseline: str, control: str) -> str:
+    """Which other models differ from the baseline, after adjustment for the number of comparisons."""
+    named = []
+    for name, row in measured.items():
+        p = row["auc_difference_p_adjusted"]
+        if name in (model, baseline, control) or not p < 0.05:
+            continue
+        better = "better" if row["auc_difference"] > 0 else "worse"
+        ends = f"{row['auc_difference_low']:+.3f} to {row['auc_difference_high']:+.3f}"
+        named.append(f"{name} is {better} ({ends}{_times(row)})")
+    if not named:
+        return ""
+    return f" Against {baseline}, adjusted for the number of comparisons (Holm): {'; '.join(named)}."
+
+
+def _times(row: _Row) -> str:
+    """How many times less error, or more, where that has an interval; else nothing."""
+    value, low, high = (row[f"error_ratio{end}"] for end in ("", "_low", "_high"))
+    if not np.isfinite(low):
+        return ""
+    if value < 1:
+        return f", {1 / value:.1f} [{1 / high:.1f}, {1 / low:.1f}] times more error"
+    return f", {value:.1f} [{low:.1f}, {high:.1f}] times less error"
 
 
 def _without(
@@ -154,16 +175,23 @@ def _by_model(table: pd.DataFrame, quality: str) -> dict[Hashable, _Row]:
 
 
 def _comparison(new: _Row, old: _Row, model: str, baseline: str) -> str:
+    for name, row in ((model, new), (baseline, old)):
+        if row["fte"] == 1:
+            return f"{name} gives no embedding for any photo: it matches nobody, and nothing can be compared."
     p, low, high = (new[f"auc_difference_{end}"] for end in ("p", "low", "high"))
     scores = f"AUC {_bounded(new, 'auc')} against {_bounded(old, 'auc')}"
     if not np.isfinite(p):
-        return f"{scores}; the people are too few to say whether {model} and {baseline} really differ."
+        why = new["auc_difference_interval"]
+        return f"{scores}; whether {model} and {baseline} really differ can't be said: {why}."
+    if new["primary"]:
+        p = new["auc_difference_p_adjusted"]
     certainty = f"95 % interval {low:+.3f} to {high:+.3f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     if p >= 0.05:
-        return f"**no significant difference** between {model} and {baseline}: {scores} ({certainty})."
+        seen = f" {new['auc_detectable']:.3f} would have been seen with 80 % power."
+        return f"**no significant difference** between {model} and {baseline}: {scores} ({certainty}).{seen}"
     better = "better" if new["auc_difference"] > 0 else "worse"
     by = abs(new["auc_difference"])
-    return f"**{model} is {better} than {baseline}** by {by:.3f} ({certainty}): {scores}."
+    return f"**{model} is {better} than {baseline}** by {by:.3f} ({certainty}{_times(new)}): {scores}."
 
 
 def _at_threshold(row: _Row, model: str) -> str:

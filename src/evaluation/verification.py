@@ -7,13 +7,14 @@ pairs rejected, TAR = 1 - FRR; FTE is the share of photos a model gives no embed
 What becomes of pairs with a failure to enrol, `curves` says.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from src.evaluation import support
+from src.evaluation.comparisons import declared
 from src.evaluation.curves import (
     FARS,
     area,
@@ -31,6 +32,7 @@ from src.evaluation.intervals import (
     difference,
     interval,
     on_coarse_grid,
+    ratio,
     without_each,
 )
 from src.evaluation.pairs import (
@@ -119,7 +121,11 @@ def auc_or_nan(embeddings: np.ndarray, identity: np.ndarray | pd.Series) -> floa
 
 
 def report(
-    results: Results, baseline: str | None = None, reasons: Mapping[str, str] | None = None
+    results: Results,
+    baseline: str | None = None,
+    reasons: Mapping[str, str] | None = None,
+    primary: str | None = None,
+    closed: Collection[str] = (),
 ) -> pd.DataFrame:
     """One row per test set, stratum and model: measures with 95 % intervals, and differences.
 
@@ -127,12 +133,17 @@ def report(
     as of `reasons`, for every row that the report is to have, in their order; those that could not be had,
     and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures;
     beside a model that could be had, its reason is a remark.
+    primary: the model whose comparison is declared beforehand, as of `comparisons.declared`. closed: models
+    of a closed list, which take everybody for one of the people in training (`protocols.UNKNOWN`): their rows
+    on "test_unseen" say that this is no question for them.
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
-    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`. A TAR whose
-    FAR the pairs cannot support is NaN, and `unsupported` names it; an interval is NaN with fewer than three
-    people, and where no pair has a score. An EER that no threshold reaches is NaN, and `note` says so. Pairs
+    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`.
+    error_ratio, with its interval, is how many times less error (1 - AUC) the model has than the baseline.
+    What stands behind a row, `support.columns` says. A TAR whose FAR the pairs cannot support is NaN, and
+    `unsupported` names it; an interval is NaN where `intervals.why_none` gives a reason, for the AUC in the
+    column `auc_interval`. An EER that no threshold reaches is NaN, and `note` says so. Pairs
     of failures to enrol have half credit in the AUC, none in any other measure (see `curves`). pauc is the
     mean TAR over FAR from 0 to 0.1, d_prime that of the pairs without failures to enrol, fte the model's own
     failures per photo, excluded the photos dropped for all models because one of them fails.
@@ -150,6 +161,9 @@ def report(
             }
             for name in reasons or models:
                 labels = {"model": name, "test": test, "quality": quality, "baseline": reference}
+                if name in closed and test == "test_unseen":
+                    rows.append(labels | {"note": f"not possible: nobody of {test} is on the closed list"})
+                    continue
                 model = measured.get(name)
                 if model is None and reasons is None:
                     continue
@@ -161,7 +175,7 @@ def report(
                 note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else model.note
                 note = note or (reasons or {}).get(name, "")
                 rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
-    return pd.DataFrame(rows)
+    return declared(pd.DataFrame(rows), primary)
 
 
 def reasons(rows: Mapping[str, np.ndarray | NotPossible]) -> dict[str, str]:
@@ -384,12 +398,13 @@ def _measured(counts: Counts) -> _Measured:
     }
     failures = bool(np.isneginf(counts.score).any())
     values = measures(*far_and_tar(counts.genuine, counts.impostor), failures)
-    left_out = measures(*far_and_tar(*without_each(counts)), failures)
+    curves = far_and_tar(*without_each(counts))
+    left_out = measures(*curves, failures)
     values["auc"], left_out["auc"] = np.array(auc_of(counts)), auc_without_each(counts)
     if not np.isfinite(counts.score).any():
         left_out = {name: np.full(len(value), np.nan) for name, value in left_out.items()}
     weights = counts.cluster_genuine.sum(1)
-    without_support = unsupported(counts)
+    without_support = unsupported(counts, curves[0])
     for name, value in values.items():
         row[name] = float(value)
         if name in without_support:
@@ -417,15 +432,19 @@ def _ended(counts: Counts, row: dict[str, Any]) -> str:
     return "; ".join([*parts, f"their half credit is {row['auc_half_credit']:.3g} of the AUC"])
 
 
-def _compared(model: _Measured, reference: _Measured) -> dict[str, float]:
+def _compared(model: _Measured, reference: _Measured) -> dict[str, Any]:
     """The differences of a model's measures to the reference's, with intervals and p-values."""
-    compared: dict[str, float] = {}
+    compared: dict[str, Any] = {}
     for name, new_left_out in model.left_out.items():
         new, old, old_left_out = model.row[name], reference.row[name], reference.left_out[name]
         low, high, p = difference(old, new, old_left_out, new_left_out, model.weights)
         key = f"{name}_difference"
         compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
-    return compared | support.compared(reference.left_out["auc"], model.left_out["auc"])
+    old, new = reference.row["auc"], model.row["auc"]
+    of_auc = (old, new, reference.left_out["auc"], model.left_out["auc"], model.weights)
+    ends = zip(("", "_low", "_high"), ratio(*of_auc), strict=True)
+    compared |= {f"error_ratio{end}": value for end, value in ends}
+    return compared | support.compared(*of_auc)
 
 
 # ---------------------------------------------------------------- pairs accepted at a threshold

@@ -106,7 +106,7 @@ def of_posteriors(people=12, photos=30, seed=0):
     """Embeddings as of PLDA, the roots of posteriors: most cosines lie next to 0."""
     rng = np.random.default_rng(seed)
     identity = np.repeat(np.arange(people), photos)
-    z = 20 * rng.normal(size=(len(identity), 20))
+    z = 20 * rng.normal(size=(len(identity), people + 8))
     z[np.arange(len(z)), identity] += 30
     posterior = np.exp(z - z.max(1, keepdims=True))
     vectors = np.sqrt(posterior / posterior.sum(1, keepdims=True)).astype(np.float32)
@@ -185,3 +185,35 @@ def test_bins_are_few_of_like_rank_and_leave_heavy_scores_alone(seed, limit, alo
         assert {heavy, heavy + 1} <= {*begins, 1000}, "a score with half of the pairs has a bin of its own"
         shares = np.add.reduceat(np.delete(impostor, heavy), np.unique(np.minimum(begins, 998)))
         assert shares.max() <= impostor.max() + 20 * impostor.sum() / limit
+
+
+def crowded(people=46, photos=100):
+    """Embeddings so alike that float32 tells few of their cosines apart."""
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(people), photos)
+    vectors = 1 + 5e-4 * (rng.normal(size=(people, 16))[identity] + rng.normal(size=(len(identity), 16)))
+    vectors = vectors.astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), identity
+
+
+@pytest.mark.parametrize("make", [of_posteriors, crowded])
+def test_more_pairs_than_can_be_sorted_have_their_auc_within_a_millionth(make):
+    vectors, identity = make(46, 100)
+    n = len(vectors)
+    assert n * (n - 1) // 2 > counting._EXACT
+    missing = np.random.default_rng(1).random(n) < 0.02
+    test = pairs.Trials("t", np.arange(n), identity, (), np.full(n, 2, np.int8), np.full(n, -1))
+    counts = pairs.count_pairs(vectors, test, np.ones(n, bool), missing, "numpy")["all"]
+    genuine, impostor = [], []
+    known = np.where(missing[:, None], 0, vectors)
+    for a in range(0, n, pairs._TILE):  # in the same tiles, which round alike
+        for b in range(a, n, pairs._TILE):
+            scores = counting._scores(known[a : a + pairs._TILE], known[b : b + pairs._TILE])
+            scores[missing[a : a + pairs._TILE, None] | missing[b : b + pairs._TILE]] = -np.inf
+            i, j = np.triu_indices(len(scores), 1) if a == b else np.indices(scores.shape).reshape(2, -1)
+            same = identity[a + i] == identity[b + j]
+            genuine.append(scores[i, j][same])
+            impostor.append(scores[i, j][~same])
+    won, below = np.concatenate(genuine), np.sort(np.concatenate(impostor))
+    higher = sum(np.searchsorted(below, won, side).mean() for side in ("left", "right")) / 2
+    assert curves.auc_of(counts) == pytest.approx(higher / len(below), abs=1e-6)

@@ -91,9 +91,9 @@ def test_more_error_is_nearer_where_a_few_people_are_hard():
         return special.logit(value) - low, high - special.logit(value)
 
     down, up = distances([30, 20, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2])
-    assert down > 1.15 * up
+    assert down > 1.3 * up
     down, up = distances([9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 1])  # one person is easy
-    assert down == pytest.approx(up)
+    assert up < down < 1.2 * up
 
 
 def two_models(seed, people):
@@ -114,8 +114,6 @@ def two_models(seed, people):
 def test_interval_and_p_value_of_a_difference_say_the_same(seed, people):
     old, new, old_without, new_without, weights = of = two_models(seed, people)
     low, high, p = intervals.difference(*of)
-    if old == new:
-        return
     if reason := intervals.why_no_difference(*of):
         assert np.isnan([low, high, p]).all() and reason
         return
@@ -136,11 +134,13 @@ def test_a_model_that_errs_nowhere_still_differs_from_one_that_errs():
     assert np.isnan(intervals.difference(1.0, 1.0 - 1e-4, np.ones(8), 1 - 1e-4 * np.arange(8), weights)).all()
 
 
-def test_models_that_are_the_same_within_rounding_do_not_differ():
+def test_rounding_is_no_difference():
     old, without, weights = rate([30, 20, 25, 10, 31, 22, 18, 27])
     noise = 1e-16 * np.arange(8)
-    low, high, p = intervals.difference(old, old + 1e-16, without, without + noise, weights)
-    assert p == 1 and abs(low) < 1e-12 and abs(high) < 1e-12
+    for value, left_out in ((old, without), (1.0, np.ones(8))):
+        of = (value, value + 1e-16, left_out, left_out + noise, weights)
+        assert "whoever is left out" in intervals.why_no_difference(*of)
+        assert np.isnan(intervals.difference(*of)).all()
 
 
 def test_a_ratio_of_errors_has_an_interval_of_its_own():

@@ -16,13 +16,13 @@ def test_the_summary_says_what_the_numbers_say(example):
     row = row_of(table, "ResNet-50 fine-tuned", "high-low")
     assert "**ResNet-50 fine-tuned is better than buffalo_l**" in words
     assert f"{row['auc_difference']:.3f}" in words
-    assert "high-low pairs of 12 people" in words and "New photos of people in training" in words
+    assert "high-low pairs of 11 people" in words and "New photos of people in training" in words
     assert f"{rates['threshold'][0]:.3f}" in words
     back = verdict.summary(verification.report(results, "ResNet-50 fine-tuned"), model="buffalo_l")
     assert "**buffalo_l is worse than ResNet-50 fine-tuned**" in back
 
 
-def test_the_summary_names_the_best_model_and_what_becomes_of_good_photos(example):
+def test_the_summary_names_other_models_that_differ_and_what_becomes_of_good_photos(example):
     vectors, faces, _, _ = example
     rng = np.random.default_rng(5)
     good = (faces["quality"] == "high").to_numpy()
@@ -35,11 +35,53 @@ def test_the_summary_names_the_best_model_and_what_becomes_of_good_photos(exampl
     }
     table = verification.report(evaluated(faces, models))
     words = verdict.summary(table, model="ResNet-50 fine-tuned")
-    old, best = (1 - row_of(table, name, "high-low")["auc"] for name in ("buffalo_l", "buffalo_l + PLDA"))
-    assert "Best of all models there: buffalo_l + PLDA, AUC" in words
-    assert f"{old / best:.1f} times less error than buffalo_l" in words
+    row = row_of(table, "buffalo_l + PLDA", "high-low")
+    assert row["auc_difference_p_adjusted"] < 0.05
+    other = words[words.index("adjusted for the number of comparisons (Holm)") :]
+    assert f"buffalo_l + PLDA is better ({row['auc_difference_low']:+.3f} to" in other
+    assert "Best of all" not in words
     assert "On pairs of two good photos: **ResNet-50 fine-tuned is worse than buffalo_l**" in words
-    assert "Best of all" not in verdict.summary(table, model="buffalo_l + PLDA")
+    row = row_of(table, "ResNet-50 fine-tuned", "high-low")
+    more, low, high = (1 / row[f"error_ratio{end}"] for end in ("", "_high", "_low"))
+    assert f"{more:.1f} [{low:.1f}, {high:.1f}] times more error" in words and "times less" not in words
+    blind = table.assign(auc_difference_p_adjusted=0.5)
+    assert "Holm" not in verdict.summary(blind, model="ResNet-50 fine-tuned")
+
+
+def test_a_factor_has_its_interval_and_is_not_named_without(example):
+    vectors, faces, _, _ = example
+    better = make(people=12, photos=12, noise=1.6)[0]
+    table = verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50 fine-tuned": better}))
+    row = row_of(table, "ResNet-50 fine-tuned", "high-low")
+    low, high = row["error_ratio_low"], row["error_ratio_high"]
+    assert low < row["error_ratio"] < high
+    said = f"{row['error_ratio']:.1f} [{low:.1f}, {high:.1f}] times less error"
+    assert said in verdict.summary(table)
+    perfect = verification.report(example[3])  # errs too little for a factor
+    assert np.isnan(row_of(perfect, "ResNet-50 fine-tuned", "high-low")["error_ratio_low"])
+    assert "times less" not in verdict.summary(perfect)
+
+
+def test_the_primary_comparison_on_strangers_is_only_as_sure_as_that_on_people_in_training(example):
+    _, _, _, results = example
+    both = dict.fromkeys(("test_seen", "test_unseen"), results["test_seen"])
+    table = verification.report(both, primary="ResNet-50 fine-tuned")
+    assert table["primary"].sum() == 2
+    unsure = table.assign(
+        auc_difference_p_adjusted=table["auc_difference_p_adjusted"].where(~table["primary"], 0.3)
+    )
+    assert verdict.summary(unsure).count("no significant difference") == 2
+    assert "would have been seen with 80 % power" in verdict.summary(unsure)
+
+
+def test_a_model_without_any_embedding_is_not_compared(example):
+    vectors, faces, _, _ = example
+    for failing in ("buffalo_l", "ResNet-50 fine-tuned"):
+        models = {"buffalo_l": vectors, "ResNet-50 fine-tuned": vectors}
+        models[failing] = np.full_like(vectors, np.nan)
+        words = verdict.summary(verification.report(evaluated(faces, models)))
+        assert f"{failing} gives no embedding for any photo" in words
+        assert "significant" not in words and "AUC 0.500" not in words and "100.0%" not in words
 
 
 def test_the_headline_is_all_pairs_where_high_low_pairs_are_few():
@@ -55,10 +97,13 @@ def test_no_difference_and_too_few_people_are_said(example):
     vectors, faces, _, _ = example
     same = verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50 before": vectors.copy()}))
     words = verdict.summary(same)
+    assert "can't be said: the two differ as much whoever is left out" in words and "better" not in words
+    near = unit_rows(vectors + 0.02 * np.random.default_rng(0).normal(size=vectors.shape))
+    words = verdict.summary(verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50": near})))
     assert "no significant difference" in words and "better" not in words
     vectors, faces = make(people=2)
     models = {"buffalo_l": vectors, "ResNet-50 before": vectors[:, ::-1].copy()}
-    assert "too few" in verdict.summary(verification.report(evaluated(faces, models)))
+    assert "2 people are too few" in verdict.summary(verification.report(evaluated(faces, models)))
 
 
 def test_failures_to_enrol_are_said(example):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 
-from src.evaluation import verification
+from src.evaluation import verdict, verification
 from src.limits import NotPossible
 from tests.evaluation.examples import evaluated, make, materialised, row_of, unit_rows
 
@@ -90,9 +90,9 @@ def test_eer_is_interpolated():
 def test_a_model_does_not_differ_from_itself(example):
     vectors, faces, _, _ = example
     table = verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50 before": vectors.copy()}))
-    for name in ("auc_difference", "auc_difference_low", "auc_difference_high"):
-        assert (table[name] == 0).all()
-    assert (table["auc_difference_p"] == 1).all()
+    assert (table["auc_difference"] == 0).all()
+    assert table[["auc_difference_low", "auc_difference_high", "auc_difference_p"]].isna().all(axis=None)
+    assert table["auc_difference_interval"].str.contains("whoever is left out").all()
 
 
 def test_differences_are_antisymmetric_and_intervals_hold_the_value(example):
@@ -238,3 +238,14 @@ def test_differences_stay_within_what_is_possible():
         for measure in ("auc", "eer", "pauc"):
             for end in ("low", "high"):
                 assert table[f"{measure}_difference_{end}"].dropna().between(-1, 1).all()
+
+
+def test_a_closed_list_is_no_question_of_people_who_are_not_on_it(example):
+    _, _, _, results = example
+    both = dict.fromkeys(("test_seen", "test_unseen"), results["test_seen"])
+    table = verification.report(both, closed=["ResNet-50 fine-tuned"])
+    of = table[table["model"] == "ResNet-50 fine-tuned"]
+    seen, unseen = (of[of["test"] == name] for name in both)
+    assert seen["auc"].notna().all() and unseen["auc"].isna().all()
+    assert set(unseen["note"]) == {"not possible: nobody of test_unseen is on the closed list"}
+    assert "nobody of test_unseen is on the closed list" in verdict.summary(table)
