@@ -30,7 +30,7 @@ from src import models
 from src.artifacts import cached
 from src.evaluation import verification
 from src.models import Model
-from src.networks import finetuning, network, recipes, weights
+from src.networks import finetuning, maps, network, recipes, weights
 from src.networks.embedding import embed
 from src.packs import faces as face_finding
 from src.packs import pack as packs
@@ -63,7 +63,8 @@ class Bench:
         self.learnt = str(data / LEARNT)
         faces, crops = prepared(data, out, name, pack)
         faces = faces.assign(split=splitting.split(faces, SETS[name][0], seed=split)["split"])
-        self.comparison = models.Comparison(pack, crops, faces, out / name / f"{split}-{seed}")
+        unknown = maps.expected_unknown(SETS[name][0])
+        self.comparison = models.Comparison(pack, crops, faces, out / name / f"{split}-{seed}", "", unknown)
         generic, generic_crops = prepared(data, out, "lfw3d", pack)
         self.strangers = generic["identity"].to_numpy()
         self.generic = {"lfw3d": generic_crops, "lfw3d at 20 px": shrunk(generic_crops, 20)}
@@ -121,6 +122,15 @@ def resnet50(
     return models.fine_tuned_resnet50(comparison, before, settings, teacher)
 
 
+def from_random(bench: Bench) -> Model:
+    return resnet50(bench, recipes.RECIPES["nothing"], "random", "none")
+
+
+def posterior(bench: Bench, base: Arm = resnet50, folder: str = "") -> Model:
+    comparison = replace(bench.comparison, folder=bench.comparison.folder / folder)
+    return models.posterior(comparison, base(bench))
+
+
 def fused(bench: Bench) -> Model:
     return models.fused(bench.comparison, bench.base, resnet50(bench))
 
@@ -163,9 +173,9 @@ ARMS: dict[str, Arm] = {
     "pack fine-tuned + PLDA": fine_tuned_plda,
     "pack fine-tuned, low rank": low_rank,
     "ResNet-50 fine-tuned": resnet50,  # after its teacher, so that its time is its own
-    "ResNet-50 fine-tuned, random weights": partial(
-        resnet50, settings=recipes.RECIPES["nothing"], folder="random", start="none"
-    ),
+    "ResNet-50 fine-tuned + posterior": posterior,
+    "ResNet-50 fine-tuned, random weights": from_random,
+    "ResNet-50 fine-tuned + posterior, random weights": partial(posterior, base=from_random, folder="random"),
     "ResNet-50 + pack": fused,
 }
 ABLATED: dict[str, Arm] = {

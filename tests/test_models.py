@@ -12,32 +12,23 @@ import pandas as pd
 import pytest
 
 from src import models
-from src.demo import drawing, mode, people
+from src.demo import mode
 from src.evaluation import verification
 from src.limits import NotPossible
 from src.networks import finetuning
 from src.networks.embedding import embed
 from src.packs import pack
-from src.packs.alignment import align
+from tests.networks.small import generated
 
 QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2)
 QUICK_PACK = replace(finetuning.PACK, epochs=1, batch_size=8, per_identity=2)
 ROOT = Path(__file__).parents[1]
 
 
-def photos(seeds, shots, start=0):
-    """Aligned crops of generated people, `shots` of each."""
-    views = [
-        people.view(np.random.default_rng([start, seed, shot])) for seed in seeds for shot in range(shots)
-    ]
-    owners = [people.person(seed) for seed in seeds for _ in range(shots)]
-    return np.stack([align(*drawing.draw(who, view, 160)) for who, view in zip(owners, views, strict=True)])
-
-
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
     """Six people in training, of whom some photos validate, and two strangers."""
-    crops = photos(range(8), 5)
+    crops = generated(range(8), 5)
     faces = pd.DataFrame(
         {
             "identity": np.repeat([f"person {i}" for i in range(8)], 5),
@@ -194,7 +185,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 def test_models_loaded_elsewhere_give_the_same_on_photos_they_never_saw(comparison, rows, tmp_path):
     """In another process, moved away, without InsightFace, pack or training photos."""
     (comparison.folder / "models").rename(tmp_path / "models")
-    new = photos(range(100, 106), 2, start=9)
+    new = generated(range(100, 106), 2, start=9)
     np.save(tmp_path / "new.npy", new)
     arguments = [str(tmp_path / name) for name in ("models", ".", "new.npy")]
     subprocess.run([sys.executable, "-c", LOADER, *arguments], check=True, cwd=ROOT)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def train(
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     learner = Learner(start, data, settings, loss)
     history = learner.restore(state) if state.is_file() else []
-    steps = _steps(data, settings)
+    steps, batches = _steps(data, settings), _batches(data, settings, len(history))
     kept = time.perf_counter()
     with tqdm(
         total=steps * settings.epochs, initial=steps * len(history), desc="fine-tuning", unit="step"
@@ -70,7 +71,7 @@ def train(
             if epoch - _best(history) >= settings.patience:
                 break
             try:
-                history.append(_epoch(learner, data, epoch, steps, bar))
+                history.append(_epoch(learner, data, batches, epoch, steps, bar))
             except FloatingPointError as error:
                 rescue = "nothing is kept"
                 if history:
@@ -277,10 +278,16 @@ def _choose_rate(
     epochs = max(1, round(settings.trial * settings.epochs))
     for rate_tried in settings.try_rates[len(trials) :]:
         short = replace(settings, backbone_rate=rate_tried, epochs=epochs)
-        learner, steps = Learner(start, data, short, loss), _steps(data, short)
+        learner, steps, batches = (
+            Learner(start, data, short, loss),
+            _steps(data, short),
+            _batches(data, short),
+        )
         with tqdm(total=steps * epochs, desc=f"trying rate {rate_tried:g}", unit="step", leave=False) as bar:
             try:
-                val_auc = [_epoch(learner, data, epoch, steps, bar)["val_auc"] for epoch in range(epochs)][-1]
+                val_auc = [
+                    _epoch(learner, data, batches, epoch, steps, bar)["val_auc"] for epoch in range(epochs)
+                ][-1]
             except FloatingPointError:
                 val_auc = 0.0
         trials.append({"backbone_rate": rate_tried, "epochs": epochs, "val_auc": val_auc})
@@ -308,14 +315,27 @@ def _steps(data: TrainingData, settings: Settings) -> int:
     return math.ceil(in_a_pass / settings.batch_size)
 
 
-def _epoch(learner: Learner, data: TrainingData, epoch: int, steps: int, bar: tqdm) -> Line:
+def _batches(data: TrainingData, settings: Settings, epochs: int = 0) -> Iterator[np.ndarray]:
+    """The batches of a whole run, those of the first epochs aside.
+
+    They go on from epoch to epoch, so that a person's photos are all shown before any is again, also where
+    there are more than fit in a pass.
+    """
+    batches = balanced(
+        data.labels, settings.batch_size, settings.per_identity, np.random.default_rng(settings.seed)
+    )
+    return islice(batches, epochs * _steps(data, settings), None)
+
+
+def _epoch(
+    learner: Learner, data: TrainingData, batches: Iterator[np.ndarray], epoch: int, steps: int, bar: tqdm
+) -> Line:
     """One pass over the training photos, and its line of the history. Raises FloatingPointError."""
     settings, started = learner.settings, time.perf_counter()
     # every epoch draws afresh, so that any can be the first after a pause
     seed = settings.seed * 100_003 + epoch
     torch.manual_seed(seed)
     generator = Generator(learner.device).manual_seed(seed)
-    batches = balanced(data.labels, settings.batch_size, settings.per_identity, np.random.default_rng(seed))
     learner.network.train()
     results = []
     for step in range(epoch * steps, (epoch + 1) * steps):

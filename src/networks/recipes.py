@@ -20,7 +20,7 @@ class Settings:
     # optimiser: AdamW; the learning rate rises linearly, then falls along a cosine
     learning_rate: float = 2e-3  # at its peak
     backbone_rate: float = 1.0  # times learning_rate, for a backbone that starts from learnt weights
-    try_rates: tuple[float, ...] = ()  # of these, short trials on "val" choose backbone_rate
+    try_rates: tuple[float, ...] | None = None  # of these, short trials on "val" choose backbone_rate
     trial: float = 0.15  # share of the epochs that each trial takes
     weight_decay: float = 0.05  # of matrices and kernels, not of norms
     warmup: float = 0.1  # share of the steps in which the learning rate rises

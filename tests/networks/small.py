@@ -5,7 +5,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from src.demo import drawing, people
 from src.networks.network import FaceNetwork, Origin
+from src.packs.alignment import align
 
 ORIGIN = Origin(
     architecture="resnet50",
@@ -34,3 +36,12 @@ def four_people() -> tuple[np.ndarray, pd.DataFrame]:
     crops = np.clip(colours + rng.normal(0, 20, (32, 32, 32, 3)), 0, 255).astype(np.uint8)
     split = np.tile(["train"] * 6 + ["val"] * 2, 4)
     return crops, pd.DataFrame({"identity": identity, "split": split})
+
+
+def generated(seeds: range, shots: int, start: int = 0) -> np.ndarray:
+    """Aligned crops of generated people, `shots` of each: uint8 [len(seeds) * shots, 112, 112, 3] RGB."""
+    views = [
+        people.view(np.random.default_rng([start, seed, shot])) for seed in seeds for shot in range(shots)
+    ]
+    owners = [people.person(seed) for seed in seeds for _ in range(shots)]
+    return np.stack([align(*drawing.draw(who, view, 160)) for who, view in zip(owners, views, strict=True)])

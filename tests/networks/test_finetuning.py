@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 from collections import Counter
 
@@ -130,6 +131,39 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_keeps_the_best(trai
     assert len(history_of(tmp_path / "spoilt" / "artefact")) == 1
 
 
+def test_weights_and_record_stay_together_where_a_resumed_run_differs(train, tmp_path, monkeypatch):
+    """Interrupted after an epoch better than any that the resumed run comes to: it is not kept."""
+    folder = tmp_path / "training"
+    settings = dataclasses.replace(QUICK, epochs=4)
+    epoch, keep = finetuning._epoch, finetuning.Learner.keep
+    aucs = {False: [0.5, 0.9, 0.99], True: [0.4, 0.3, 0.2]}  # in the first run, and in the resumed one
+    resumed = False
+    averages: dict[int, dict[str, torch.Tensor]] = {}
+
+    def told(learner, *rest):
+        line = epoch(learner, *rest)
+        number = line["epoch"] - (2 if resumed else 1)
+        line["val_auc"] = aucs[resumed][number]
+        averages[line["epoch"]] = {k: v.clone() for k, v in learner.averaged.state_dict().items()}
+        if not resumed and line["epoch"] == 3:
+            raise KeyboardInterrupt
+        return line
+
+    monkeypatch.setattr(finetuning, "_epoch", told)
+    monkeypatch.setattr(finetuning, "PAUSE", 0.0)
+    monkeypatch.setattr(
+        finetuning.Learner, "keep", lambda self, *a: len(a[1]) == 1 and keep(self, *a)
+    )  # the last state kept is that after the first epoch
+    with pytest.raises(KeyboardInterrupt):
+        train(settings=settings)
+    resumed = True
+    record = record_of(train(settings=settings))
+    assert [line["val_auc"] for line in record["history"]] == [0.5, 0.4, 0.3, 0.2]
+    assert record["epoch"] == 1
+    kept = weights.read(folder / "artefact" / network.WEIGHTS_FILE)
+    assert all(torch.equal(kept[name], averages[1][name]) for name in kept)
+
+
 def test_without_validation_the_last_epoch_is_kept(photos, train):
     assert record_of(train(faces=photos[1].assign(split="train")))["epoch"] == QUICK.epochs
 
@@ -160,6 +194,20 @@ def test_a_person_with_many_photos_does_not_make_a_pass_long(train, monkeypatch)
     monkeypatch.setattr(finetuning, "augment", counted)
     train(settings=dataclasses.replace(QUICK, epochs=1, batch_size=4, most_photos=2))
     assert batches == [4, 4]  # 4 people, 2 of their 6 photos each
+
+
+def test_a_large_class_is_shown_whole_over_the_run():
+    """Eight people with 1,960 photos each to train on, as in the study: every photo three times at least."""
+    settings = finetuning.Settings()
+    labels = np.repeat(np.arange(8), 1960)
+    data = finetuning.TrainingData(
+        np.empty(0), np.arange(len(labels)), labels, [*"abcdefgh"], None, np.empty(0), np.empty(0)
+    )
+    steps = finetuning._steps(data, settings) * settings.epochs
+    whole = list(itertools.islice(finetuning._batches(data, settings), steps))
+    assert np.bincount(np.concatenate(whole), minlength=len(labels)).min() >= 3
+    later = next(finetuning._batches(data, settings, epochs=2))
+    assert np.array_equal(later, whole[2 * finetuning._steps(data, settings)]), "a resumed run goes on"
 
 
 def test_training_starts_from_what_is_known_of_the_people(train, tmp_path):
