@@ -164,8 +164,8 @@ class Comparison:
     faces: pd.DataFrame  # row i is crop i
     folder: Path
     label: str = ""  # before the name of every row of the report
-    every: np.ndarray | None = None  # the pack's embeddings of all faces found; `candidate` is a row of it
     unknown: float = maps.UNKNOWN  # share of photos expected to show nobody in training; 0: a closed list
+    every: np.ndarray | None = None  # the pack's embeddings of all faces found; `candidate` is a row of it
 
     @property
     def closed(self) -> str:
