@@ -297,6 +297,21 @@ def posterior(name: str, comparison: Comparison, base: Model) -> Model:
     return comparison.with_map(name, maps.fit_posterior, base, unknown=comparison.unknown)
 
 
+@row("{second.name}, open set")
+def open_set(name: str, comparison: Comparison, base: Model, second: Model, probes: Comparison) -> Model:
+    """Who of the people in training is it, or nobody, told by strangers: base and second side by side.
+
+    probes: the same comparison, of the probes of `networks.probes` in the place of crops and faces.
+    """
+    train = (probes.faces["split"] == "train").to_numpy()
+    if not probes.faces["kind"][train].str.startswith("others").any():
+        raise NotPossible(
+            'it learns from photos of other people: give a folder of some, or "lfw", as `strangers`'
+        )
+    nobody = [probes.embed(model)[train] for model in (base, second)]
+    return comparison.with_map(name, maps.fit_open_set, base, second, nobody=nobody)
+
+
 @row("{start.name} as tuned")
 def tuned_pack(
     name: str, comparison: Comparison, start: Model, settings: Settings = finetuning.PACK

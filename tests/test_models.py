@@ -109,6 +109,21 @@ def test_progress_is_judged_on_val(comparison, rows):
     assert comparison.progress(missing, rows["demo_pack"]).endswith("not possible: too few")
 
 
+def test_an_open_set_row_is_kept_and_needs_other_people(comparison, rows, tmp_path):
+    kinds = ["smears"] * 20 + ["others' photos"] * 20
+    probes = pd.DataFrame({"kind": kinds, "split": "train", "identity": "x", "path": ""})
+    there = replace(comparison, crops=generated(range(20, 28), 5), faces=probes, folder=tmp_path)
+    base, second = rows["demo_pack"], rows["demo_pack fine-tuned"]
+    made = models.open_set(comparison, base, second, there)
+    assert made.name == "demo_pack fine-tuned, open set"
+    kept = models.load(comparison.folder / "models" / "demo_pack-fine-tuned-open-set")
+    cosines = (embed(comparison.crops, kept) * comparison.embed(made)).sum(1)
+    assert cosines.min() > 0.9999
+    lone = replace(there, faces=probes.assign(kind="smears"), folder=tmp_path / "lone")
+    missing = models.open_set(comparison, base, second, lone)
+    assert isinstance(missing, models.Missing) and "photos of other people" in str(missing.reason)
+
+
 def test_what_was_embedded_when_faces_were_chosen_is_not_embedded_again(comparison, rows, tmp_path):
     known = comparison.embed(rows["demo_pack"])
     order = np.random.default_rng(0).permutation(len(known))

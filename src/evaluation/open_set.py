@@ -26,7 +26,7 @@ _WHEN = {
 _QUALITIES = {"high": "good photos", "low": "bad photos"}
 
 
-@uses(faces=("identity", "quality", "split"), probes=("kind", "half", "identity"))
+@uses(faces=("identity", "quality", "split"), probes=("kind", "split", "identity"))
 def measure(
     embeddings: Mapping[str, np.ndarray | NotPossible],
     probe_embeddings: Mapping[str, np.ndarray | NotPossible],
@@ -38,7 +38,7 @@ def measure(
     """One row per model, threshold and kind of probe: the share taken for somebody known, or found.
 
     embeddings: float32 [N, D] unit rows by model, row i being row i of `faces` (`identity`, `quality`,
-    `split`). probe_embeddings: float32 [M, D] of `probes` (`kind`, `half`, `identity`); those of the half
+    `split`). probe_embeddings: float32 [M, D] of `probes` (`kind`, `split`, `identity`); those in
     "val" choose thresholds, those of "test" are counted, with the photos of test_unseen. A person is known by
     the mean of their embeddings in train.
 
@@ -111,9 +111,9 @@ def _thresholds(
     impostor = np.where(own, -np.inf, scores)
     stranger = ~own.any(1)
     best, kind = gallery.best(others), probes["kind"].to_numpy(str)
-    half = (probes["half"] == "val").to_numpy()
-    of_nobody = [best[half & (kind == name)] for name in np.unique(kind[half])]
-    simulated = not stranger.any() and not np.char.startswith(kind[half], OTHERS).any()
+    on_val = (probes["split"] == "val").to_numpy()
+    of_nobody = [best[on_val & (kind == name)] for name in np.unique(kind[on_val])]
+    simulated = not stranger.any() and not np.char.startswith(kind[on_val], OTHERS).any()
     if stranger.any():
         of_nobody.append(impostor.max(1)[stranger])
     if simulated and len(gallery.people) < 2:
@@ -149,7 +149,7 @@ def _test_probes(
         kind = f"strangers, {_QUALITIES.get(str(quality), 'photos')}"
         found.append((kind, gallery.best(vectors[at]), photos["identity"].to_numpy()))
     best = gallery.best(others)
-    for name, photos in probes[probes["half"] == "test"].groupby("kind", sort=False):
+    for name, photos in probes[probes["split"] == "test"].groupby("kind", sort=False):
         at = probes.index.get_indexer(photos.index)
         found.append((str(name), best[at], photos["identity"].to_numpy()))
     return found

@@ -5,7 +5,7 @@ something to choose); it gives a module that needs no photos and can be kept, lo
 work in double precision, as Gaussians in many dimensions cancel large numbers; `.float()` makes them single.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from src.evaluation import verification
@@ -25,6 +26,7 @@ WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0)  # that a second network's cosines may have 
 SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)  # that the cosines of a posterior may have
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4)  # shares of the known people's photos, as quantiles; see `fit_posterior`
 NEAR = 0.002  # of AUC on "val" that may be lost for a smaller weight
+SHARPNESS = 4.0  # length of the rows that a logistic regression sees: its penalty belongs to this scale
 _ROWS = 65_536  # embeddings mapped at a time
 
 
@@ -155,6 +157,32 @@ class Posterior(_Buffers):
         logits = self.scale * torch.cat([cosines, self.level.expand(len(cosines), 1)], 1) + self.prior
         share = F.softmax(logits, 1).sqrt()
         return F.normalize(torch.cat([share[:, :-1], share[:, -1:] * unit], 1)).float()
+
+
+class OpenSet(_Buffers):
+    """Who of the people in training does a photo show, or nobody of them, told by photos of nobody of them?
+
+    A logistic regression of the networks' unit embeddings side by side, with nobody as one more class: it has
+    seen strangers, smears and crops without a face (a background class; compare Dhamija et al., "Reducing
+    network agnostophobia", 2018). The result is as of `PLDA`, a being the first network's unit embedding.
+    Embeddings [B, D] of each network to unit rows [B, K + D], float32.
+    """
+
+    weights: Tensor  # [sum of the D, K + 1]; the last class is nobody
+    offsets: Tensor  # [K + 1]
+
+    def forward(self, *embeddings: Tensor) -> Tensor:
+        logits = _side_by_side(embeddings).to(self.weights.dtype) @ self.weights + self.offsets
+        share = F.softmax(logits, 1).sqrt()
+        appearance = share[:, -1:] * F.normalize(embeddings[0].to(share.dtype))
+        return F.normalize(torch.cat([share[:, :-1], appearance], 1)).float()
+
+
+def _side_by_side(embeddings: Sequence[Tensor]) -> Tensor:
+    """Unit rows of each network, joined to rows of length `SHARPNESS`."""
+    return torch.cat([F.normalize(part.double()) for part in embeddings], 1) * (
+        SHARPNESS / len(embeddings) ** 0.5
+    )
 
 
 @torch.inference_mode()
@@ -303,6 +331,25 @@ def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = 
     return max(tried, key=merit)
 
 
+def fit_open_set(*arguments: np.ndarray | pd.DataFrame, nobody: Sequence[np.ndarray]) -> OpenSet:
+    """An open-set classifier of the networks' embeddings, each [N, D], and, last, the table `faces`.
+
+    It learns from the rows in "train". nobody: each network's embeddings [M, D] of probes that show nobody in
+    training. Raises NotPossible as `fit_linear` does.
+    """
+    *embeddings, faces = arguments
+    assert isinstance(faces, pd.DataFrame)
+    rows = (faces["split"] == "train").to_numpy()
+    people, labels, _ = _known(np.asarray(embeddings[0]), faces)
+    joined = [
+        _side_by_side([torch.from_numpy(np.array(part)) for part in parts]).numpy()
+        for parts in ([np.asarray(part)[rows] for part in embeddings], nobody)
+    ]
+    classes = np.concatenate([labels, np.full(len(joined[1]), len(people))])
+    fitted = LogisticRegression(max_iter=1000).fit(np.concatenate(joined), classes)
+    return OpenSet(weights=fitted.coef_.T, offsets=fitted.intercept_)
+
+
 def expected_unknown(unseen_share: float) -> float:
     """The `unknown` of a study that keeps this share of its people out of training: none is a closed list."""
     return UNKNOWN if unseen_share > 0 else 0.0
@@ -316,8 +363,8 @@ def rebuild(kind: str, tensors: Mapping[str, Tensor]) -> nn.Module:
             name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
         }
 
-    if kind in ("LinearMap", "Posterior"):
-        return {"LinearMap": LinearMap, "Posterior": Posterior}[kind](**tensors)
+    if kind in ("LinearMap", "Posterior", "OpenSet"):
+        return {"LinearMap": LinearMap, "Posterior": Posterior, "OpenSet": OpenSet}[kind](**tensors)
     if kind == "PLDA":
         projecting = below("project.")
         return PLDA(

@@ -1,7 +1,8 @@
 """Probes that show nobody known: smears, no face at all, other people's photos, as they are and made as bad.
 
-Held against the people in training, none of them should be taken for one. Each probe belongs to a half:
-"val" chooses thresholds, "test" is counted, and no photo and no person is in both.
+Held against the people in training, none of them should be taken for one. Each probe belongs to a split:
+models learn from "train" that there are others, "val" chooses thresholds, "test" is counted. No photo is in
+two of them, and no stranger.
 """
 
 from pathlib import Path
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 SMEARS, NO_FACE = "smears", "no face"
 OTHERS, OTHERS_BAD = "others' photos", "others' photos, made as bad"
-MOST = 200  # probes of a kind in a half
-LEAST_PATCHES = 50  # of photos beside the face; where there are fewer, scrambled crops fill up
+MOST = {"train": 400, "val": 200, "test": 200}  # probes of a kind
 MOST_OTHERS = 400  # people that are looked at, of a folder with more
 PHOTOS_EACH = 3  # photos of one of them
 SMEAR_SIDES = (7, 12)  # px that are left across a crop: a face of 4 to 7 px
@@ -43,24 +43,26 @@ def nobody(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Smears of the user's crops, and what of the photos shows no face: a table of probes, and their crops.
 
-    faces: of `faces.table`, row i being crop i, uint8 `[N, 112, 112, 3]` RGB. Photos in val make the probes
-    of the half "val" (those in train, where there is no val), photos in the tests those of "test".
+    faces: of `faces.table`, row i being crop i, uint8 `[N, 112, 112, 3]` RGB. Photos make probes of their own
+    split; where there is no val, every second one of train makes those of "val".
     In a smear of 7 to 12 pixels nobody can be told. What shows no face is a window of the photo, as large as
     the face and clear of it; where there are few of those, crops cut into blocks and put together anew.
 
-    Columns: `kind`, `half`, `identity` (whose photo it was made of; photos of one person count together) and
+    Columns: `kind`, `split`, `identity` (whose photo it was made of; photos of one person count together) and
     `path`. Returns them with crops uint8 `[M, 112, 112, 3]` RGB.
     """
     rng = np.random.default_rng(seed)
     parts = []
-    for half, rows in _halves(faces).items():
-        chosen = np.sort(rng.permutation(rows)[:MOST])
-        parts += [(SMEARS, half, row, smeared(crops[row], rng)) for row in chosen]
-        patches = _patches(faces, chosen, folder, rng)
-        scrambles = chosen[: max(0, LEAST_PATCHES - len(patches))]
+    for split, rows in _rows(faces).items():
+        if not len(rows):
+            continue
+        chosen = np.resize(rng.permutation(rows), MOST[split])  # of few photos, several smears each
+        parts += [(SMEARS, split, row, smeared(crops[row], rng)) for row in chosen]
+        patches = _patches(faces, np.unique(chosen), folder, rng)
+        scrambles = chosen[: max(0, MOST[split] // 2 - len(patches))]
         patches += [(row, scrambled(crops[row], rng)) for row in scrambles]
-        parts += [(NO_FACE, half, row, patch) for row, patch in patches]
-    table = pd.DataFrame([part[:3] for part in parts], columns=["kind", "half", "row"])
+        parts += [(NO_FACE, split, row, patch) for row, patch in patches]
+    table = pd.DataFrame([part[:3] for part in parts], columns=["kind", "split", "row"])
     made_of = faces.loc[table["row"], ["identity", "path"]].reset_index(drop=True)
     return table.drop(columns="row").join(made_of), _stacked([part[3] for part in parts])
 
@@ -83,11 +85,13 @@ def scrambled(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return blocks.reshape(across, across, _BLOCK, _BLOCK, 3).swapaxes(1, 2).reshape(SIDE, SIDE, 3)
 
 
-def _halves(faces: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Rows of the photos that make the probes of each half."""
-    split = faces["split"]
-    for_val = split == ("val" if (split == "val").any() else "train")
-    return {"val": np.flatnonzero(for_val), "test": np.flatnonzero(split.str.startswith("test"))}
+def _rows(faces: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Rows of the photos that make the probes of each split."""
+    split = faces["split"].to_numpy(str)
+    train, val = np.flatnonzero(split == "train"), np.flatnonzero(split == "val")
+    if not len(val):
+        train, val = train[::2], train[1::2]
+    return {"train": train, "val": val, "test": np.flatnonzero(np.char.startswith(split, "test"))}
 
 
 def _patches(
@@ -131,7 +135,7 @@ def others(
 
     photos: a folder with a subfolder per person, or any layout that `finding.find` knows. faces, crops: the
     user's, uint8 `[N, 112, 112, 3]` RGB, and known, float32 `[N, D]`, the pack's embeddings of them.
-    One half of the people are "val", the others "test"; lots decide. Somebody who looks like one of the
+    Lots divide the people among the splits. Somebody who looks like one of the
     people in training is left out: the same person may be in both sets.
 
     Columns as of `nobody`, and `note`, where people were left out, how many. Raises NotPossible where the
@@ -155,9 +159,9 @@ def others(
     if table.empty:
         raise NotPossible(f"{photos} holds no photo of people other than those in training")
     worse = as_bad_as(theirs, crops, faces, seed)
-    half = table["identity"].isin(people[::2]).map({True: "test", False: "val"})
+    split = table["identity"].map({name: ("train", "val", "test")[i % 3] for i, name in enumerate(people)})
     note = f"{len(alike)} people look like somebody in training and are left out" if alike else ""
-    rows = table[["identity", "path"]].assign(half=half, note=note)
+    rows = table[["identity", "path"]].assign(split=split, note=note)
     both = pd.concat([rows.assign(kind=OTHERS), rows.assign(kind=OTHERS_BAD)], ignore_index=True)
     return both, np.concatenate([theirs, worse])
 

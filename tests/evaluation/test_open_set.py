@@ -24,8 +24,8 @@ def world(photos=60, own_val=True, seed=0):
     faces["quality"] = np.where(faces["number"] % 2, "low", "high")
     centres = {name: rng.normal(size=32) for name in (*KNOWN, *others)}
     vectors = np.stack([centres[name] for name in faces["identity"]]) + rng.normal(size=(len(faces), 32))
-    half = np.where(np.arange(2 * photos) % 2, "val", "test")
-    probes = pd.DataFrame({"kind": "smears", "half": half, "identity": rng.choice(KNOWN, 2 * photos)})
+    split = np.where(np.arange(2 * photos) % 2, "val", "test")
+    probes = pd.DataFrame({"kind": "smears", "split": split, "identity": rng.choice(KNOWN, 2 * photos)})
     return unit_rows(vectors), faces, unit_rows(rng.normal(size=(2 * photos, 32))), probes
 
 
@@ -42,7 +42,7 @@ def test_shares_are_those_of_a_count_by_hand():
     for row in found.to_dict("records"):
         rule, kind = str(row["rule"]), str(row["kind"])
         if kind == "smears":
-            at = (probes["half"] == "test").to_numpy()
+            at = (probes["split"] == "test").to_numpy()
             taken = by_hand(vectors, faces, others[at]).max(axis=1) >= row["threshold"]
         else:
             quality = "high" if "good" in kind else "low"
@@ -66,7 +66,7 @@ def test_the_thresholds_keep_what_they_promise_on_val():
     own = np.array([[name == known for known in KNOWN] for name in faces["identity"][val]])
     assert (scores.to_numpy()[~own] >= at[open_set.PER_COMPARISON]).mean() <= 0.01
     stranger = ~own.any(1)
-    smears = by_hand(vectors, faces, others[(probes["half"] == "val").to_numpy()]).max(axis=1)
+    smears = by_hand(vectors, faces, others[(probes["split"] == "val").to_numpy()]).max(axis=1)
     rates = [(part >= at[open_set.PER_PROBE]).mean() for part in (scores[stranger].max(axis=1), smears)]
     assert max(rates) <= 0.02 and max(rates) > 0  # neither above the target, nor far above all
     assert at[open_set.PER_PROBE] > at[open_set.PER_COMPARISON]
@@ -75,7 +75,7 @@ def test_the_thresholds_keep_what_they_promise_on_val():
 def test_a_model_that_sees_its_people_everywhere_is_found_out():
     vectors, faces, others, probes = world()
     blind = np.where((faces["split"] == "test_unseen").to_numpy()[:, None], vectors[:1], vectors)
-    smears = np.where((probes["half"] == "test").to_numpy()[:, None], vectors[:1], others)
+    smears = np.where((probes["split"] == "test").to_numpy()[:, None], vectors[:1], others)
     models = {"pack": vectors, "blind": blind}
     found = open_set.measure(models, {"pack": others, "blind": smears}, faces, probes)
     taken = found[found["rule"] == open_set.PER_PROBE].set_index(["model", "kind"])["rate"]

@@ -174,6 +174,22 @@ def test_through_a_linear_map_people_not_in_training_are_compared_by_the_embeddi
     np.testing.assert_allclose(maps.apply(fitted, embeddings)[:, 5:], expected.numpy(), atol=1e-6)
 
 
+def test_who_has_seen_others_is_not_taken_in_by_them(frozen):
+    embeddings, faces = frozen
+    others = (faces["split"] == "test_unseen").to_numpy()
+    seen = others & (np.arange(len(faces)) % 2 == 0)  # of the others; the rest are tested with
+    fitted = maps.fit_open_set(embeddings, embeddings, faces, nobody=[embeddings[seen], embeddings[seen]])
+    mapped = maps.apply(fitted, embeddings, embeddings)
+    np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1, rtol=1e-5)
+    nobody = 1 - (mapped[:, :5] ** 2).sum(1)
+    known = (faces["split"] == "test_seen").to_numpy()
+    assert nobody[others & ~seen].mean() > nobody[known].mean() + 0.5
+    right = mapped[known, :5].argmax(1) == faces["identity"][known].str[-1].astype(int)
+    assert right.mean() > 0.9
+    again = maps.rebuild("OpenSet", fitted.state_dict())
+    assert np.array_equal(maps.apply(again, embeddings, embeddings), mapped)
+
+
 def fitted_ones(embeddings, faces):
     yield maps.fit_linear(embeddings, faces), 1
     yield maps.fit_plda(embeddings, faces), 1

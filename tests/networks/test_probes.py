@@ -33,7 +33,7 @@ def photos(folder, count=24, side=160, room=True):
 
 
 def test_patches_lie_beside_the_face(tmp_path, monkeypatch):
-    monkeypatch.setattr(probes, "LEAST_PATCHES", 0)
+    monkeypatch.setattr(probes, "MOST", {"train": 8, "val": 8, "test": 8})
     faces, crops = photos(tmp_path)
     table, made = probes.nobody(faces, crops, tmp_path)
     patches = made[(table["kind"] == probes.NO_FACE).to_numpy()]
@@ -44,22 +44,24 @@ def test_where_photos_leave_no_room_crops_are_scrambled(tmp_path):
     faces, crops = photos(tmp_path, room=False)
     table, made = probes.nobody(faces, crops, tmp_path)
     scrambles = table["kind"] == probes.NO_FACE
-    assert scrambles.sum() == 16  # of val and test_seen, eight each
+    assert scrambles.sum() == sum(probes.MOST.values()) // 2
     for i in np.flatnonzero(scrambles):
         source = crops[faces.index[faces["path"] == table["path"][i]][0]]
         assert np.array_equal(np.sort(made[i], axis=None), np.sort(source, axis=None))
         assert not np.array_equal(made[i], source)
 
 
-def test_no_photo_is_in_both_halves_and_none_of_train_where_there_is_val(tmp_path):
+def test_no_photo_makes_probes_of_two_splits(tmp_path):
     faces, crops = photos(tmp_path)
     table, made = probes.nobody(faces, crops, tmp_path)
-    split = faces.set_index("path")["split"].loc[table["path"]].to_numpy()
-    assert (split[table["half"] == "val"] == "val").all()
-    assert (split[table["half"] == "test"] == "test_seen").all()
+    split = faces.set_index("path")["split"].loc[table["path"]].str.replace("test_seen", "test")
+    assert (split.to_numpy() == table["split"].to_numpy()).all()
     assert made.shape == (len(table), SIDE, SIDE, 3) and made.dtype == np.uint8
     again = probes.nobody(faces, crops, tmp_path)[1]
     assert np.array_equal(made, again)
+    table, _ = probes.nobody(faces.assign(split=faces["split"].replace("val", "train")), crops, tmp_path)
+    assert set(table["split"]) == {"train", "val", "test"}
+    assert table.groupby("path")["split"].nunique().eq(1).all()
 
 
 def test_in_a_smear_a_dozen_pixels_are_left():
