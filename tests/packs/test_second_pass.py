@@ -7,7 +7,7 @@ import pytest
 
 from src.demo import drawing, mode, people
 from src.networks.embedding import embed
-from src.packs import faces, second_pass
+from src.packs import choice, faces, leaks, second_pass
 from src.packs import pack as packs
 from src.photos import splitting
 
@@ -128,3 +128,35 @@ def test_faces_of_other_images_are_refused(album, tmp_path, insightface):
         second_pass.same_pictures(images.assign(path="else.png"), candidates, crops, embeddings)
     with pytest.raises(ValueError, match="rows must match"):
         second_pass.same_pictures(images, candidates, crops, embeddings[:0])
+
+
+def test_with_the_pass_no_copy_is_on_both_sides_and_without_it_the_audit_finds_one(
+    album, tmp_path, insightface
+):
+    kinds = list(KINDS.values())
+    copies = {
+        path.replace("/x", "/copy "): np.ascontiguousarray(kinds[place % len(kinds)](photo))
+        for place, (path, photo) in enumerate(album.items())
+    }
+    images, found = searched(album | copies, tmp_path, insightface)
+    candidates, crops = faces.every_face(images, tmp_path, insightface)
+    embeddings = embed(crops, insightface)
+
+    def crossing(ties: pd.DataFrame | None) -> tuple[pd.DataFrame, set[tuple[str, str]]]:
+        """The split, and the copies that stand on the other side of it than their photo."""
+        images_split = splitting.split(images, unseen_share=0, ties=ties)
+        side = images_split.set_index("path")["split"]
+        pairs = {(path, path.replace("/x", "/copy ")) for path in album}
+        return images_split, {pair for pair in pairs if side[pair[0]] != side[pair[1]]}
+
+    with_pass, leaking = crossing(found)
+    assert not leaking and not splitting.audit(with_pass)["leak"].any()
+    without, leaking = crossing(None)
+    assert leaking
+    chosen, its_crops = choice.choose(candidates, crops, embeddings, without)
+    table = faces.table(without, chosen)
+    nearest = leaks.nearest(table, its_crops, embeddings[chosen["candidate"]])
+    by_crop = nearest[nearest["by"] == leaks.BY_CROP].sort_values("score", ascending=False)
+    first = by_crop.iloc[0]
+    assert (first["path"], first["other"]) in leaking or (first["other"], first["path"]) in leaking
+    assert first["score"] > first["apart"]
