@@ -15,15 +15,15 @@ FLOORS = {
     "": "limits fingerprints artifacts",
     "photos": (
         "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding "
-        "fetching duplicates examining cleaning splitting split_folders"
+        "fetching duplicates examining cleaning series grouping splitting split_folders"
     ),
-    "packs": "alignment graphs pack_files pack as_shipped faces choice export",
+    "packs": "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export",
     "evaluation": (
         "counting pairs hardest intervals curves support comparisons verification calibration protocols "
         "open_set no_face verdict"
     ),
     "networks": "weights network recipes degradation probes embedding losses finetuning interpolation maps",
-    " ": "models plots",
+    " ": "models inflation plots",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "__main__",
 }

@@ -13,8 +13,8 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from src.photos import grouping
 
 SPLITS = ("train", "val", "test_seen", "test_unseen")
 FEW_PEOPLE = 12  # below it, people are too precious in training to be spent on validation
@@ -26,6 +26,7 @@ def split(
     seed: int = 0,
     seen_share: float = 0.25,
     val_share: float = 0.15,
+    ties: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Gives every usable row of `cleaning.clean`'s table its split; returns the table with two new columns.
 
@@ -40,6 +41,9 @@ def split(
     People are drawn from strata of like qualities and numbers of photos. A person's photos are dealt quality
     by quality, so that train and test_seen each get two where there are four. The outcome depends on paths,
     groups and `seed`, not on the order of the rows or on the machine.
+
+    ties: pairs of photos, columns `path` and `other`, whose groups stay on one side, of one person or of two:
+    those of `second_pass.same_pictures`. So do photos that belong together by their names: see `grouping`.
 
     Where the photos are too few to train and to test, all are test_unseen: the pack is tested as it is. A
     split that a table gave (column `given_split`) is kept as it is, and photos that share a `given_group` are
@@ -57,7 +61,8 @@ def split(
     # Photos too small for a face are tested, as failures to enrol, and not trained on.
     small = (images["status"] == "too small").to_numpy()
     usable = (images["status"] == "ok").to_numpy() | small
-    images = images.assign(group=_merged_groups(images))
+    group, tied = grouping.merged(images, ties)
+    images = images.assign(group=group)
     photos = images.assign(quality=images["quality"].mask(small, "low"))
     photos = photos.loc[usable, ["path", "identity", "quality", "group"]].reset_index(drop=True)
     bundles, sizes = _bundles(photos, seed)
@@ -76,25 +81,9 @@ def split(
     places = pd.DataFrame("", index=images.index, columns=["split", "split_note"])
     places[usable] = bundles.loc[bundle, ["split", "note"]].to_numpy()
     places[small & ~places["split"].str.startswith("test").to_numpy()] = ""
-    return _as_given(images.assign(split=places["split"], split_note=places["split_note"]), usable)
-
-
-def _merged_groups(images: pd.DataFrame) -> np.ndarray:
-    """The groups of near-duplicates, int64 `[N]`, those that share a photo of one `given_group` made one.
-
-    Photos too small to be compared are each a group of their own.
-    """
-    group = images["group"].to_numpy(copy=True)
-    small = np.flatnonzero((images["status"] == "too small") & (group < 0))
-    group[small] = group.max(initial=0) + 1 + np.arange(len(small))
-    if "given_group" not in images:
-        return group
-    named = np.flatnonzero((images["given_group"] != "") & (group >= 0))
-    number = pd.factorize(images["given_group"].iloc[named])[0] + group.max(initial=0) + 1
-    size = int(max(group.max(initial=0), number.max(initial=0))) + 1
-    links = coo_array((np.ones(len(named), bool), (group[named], number)), shape=(size, size))
-    group[group >= 0] = connected_components(links, directed=False)[1][group[group >= 0]]
-    return group
+    images = _as_given(images.assign(split=places["split"], split_note=places["split_note"]), usable)
+    both = images["split_note"].str.cat(tied, sep="; ").str.strip("; ")
+    return images.assign(split_note=both.where(images["split"] != "", images["split_note"]))
 
 
 def _as_given(images: pd.DataFrame, usable: np.ndarray) -> pd.DataFrame:

@@ -171,7 +171,7 @@ def test_impossible_shares_are_refused(options):
 @pytest.mark.parametrize(("option", "name"), [("seen_share", "test_seen"), ("val_share", "val")])
 @pytest.mark.parametrize("people", [8, 20])
 def test_a_share_of_zero_leaves_that_split_out_and_says_so(option, name, people):
-    images = splitting.split(plain(people), **{option: 0})
+    images = splitting.split(plain(people), **{option: 0})  # type: ignore[arg-type]
     assert not members(images, name)
     assert splitting.notes(images)["note"].str.contains(f"no {name}: {option} is 0").any()
 
