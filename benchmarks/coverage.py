@@ -8,15 +8,15 @@ what makes a person or a photo hard. Worlds:
   heavy tails  those of people follow Student's t with 3 degrees of freedom
   look-alikes  of all pairs of people one in 20 looks alike, some of them very much
   rare         one person in 8 is of a much harder kind, to whom most errors are due. Of a few people often
-               none is of that kind, and nothing about them shows what is missing: no interval holds here
+               none is of that kind, and nothing about them shows what is missing
 
 The truth is an AUC of .92, .975, .995, .999 or exactly 1. "single" is a model's AUC, "difference" that to a
 model with half as much error, and "type I" how often two models of the same truth are said to differ. Half
 of the cells have failures to enrol, unevenly over people, to which half of the error is due. An interval
 that is not shown is not counted; "shown" says how many are.
 
-    python -m benchmarks.coverage --out OUT            # 70 minutes; resumes
-    python -m benchmarks.coverage --out OUT --quick    # 3 minutes
+    python -m benchmarks.coverage --out OUT            # half an hour, two thirds of it 60 people; resumes
+    python -m benchmarks.coverage --out OUT --quick    # a tenth of the test sets, and none of 60 people
 """
 
 import argparse

@@ -55,9 +55,7 @@ def test_the_least_cost_is_that_of_isotonic_regression():
     with np.errstate(divide="ignore"):
         ratios = np.log(p) - np.log(1 - p)
         costs = calibration._costs(ratios)
-    expected = (
-        sum(np.where(part > 0, part * cost, 0).sum() for part, cost in zip(share, costs, strict=True)) / 2
-    )
+    expected = sum(part[part > 0] @ cost[part > 0] for part, cost in zip(share, costs, strict=True)) / 2
     assert calibration.min_cllr(counts) == pytest.approx(expected, abs=1e-9)
     assert calibration.min_cllr(counts) < calibration.cllr(counts, calibration.fit(counts)(counts.score))
     assert calibration.min_cllr(counts_of(np.ones(5), np.zeros(5))) == 0
