@@ -25,7 +25,7 @@ from src.packs.same_picture import (
 )
 
 # Measured with benchmarks/planted_leaks.py.
-SAME = 0.967  # correlation from which two crops may show one picture
+SAME = 0.96  # correlation from which two crops may show one picture
 DETAIL = 0.92  # correlation of their detail from which they likely do
 # What they lack to a correlation of 1, as a share of what photos that are known to differ lack: below the
 # first they are the same picture; below the second, if their detail agrees everywhere by so much.
