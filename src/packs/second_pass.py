@@ -25,7 +25,7 @@ from src.packs.same_picture import (
 )
 
 # Measured with benchmarks/planted_leaks.py.
-SAME = 0.967  # correlation from which two crops may show one picture
+SAME = 0.96  # correlation from which two crops may show one picture
 DETAIL = 0.92  # correlation of their detail from which they likely do
 # What they lack to a correlation of 1, as a share of what photos that are known to differ lack: below the
 # first they are the same picture; below the second, if their detail agrees everywhere by so much.
@@ -37,7 +37,8 @@ ALL = 40  # faces of a person, of which every two are compared; of more
 BY_PIXELS, BY_EMBEDDING = 16, 8  # the nearest of each
 ACROSS_BY_PIXELS, ACROSS_BY_EMBEDDING = 4, 4  # and of other people
 ACROSS_UNSURE = 12  # by each, of a face whose landmarks may be off
-SEARCHED = 320  # faces of a person among which one is looked for whose landmarks may be off
+SEARCHED = 320  # faces of a person, among all of which one is looked for whose landmarks may be off
+SEARCHED_OF_MORE = 64  # of more faces, among so many that are nearest by embedding
 PLACES = 3  # in which it is
 
 _SCREEN = 14  # pixels a side of what tells which are near
@@ -200,8 +201,8 @@ class _Search:
         found = [np.empty((0, 2), int)]
         for row in unsure:
             alike = self.embeddings[rows] @ self.embeddings[row]
-            nearest = rows[np.argpartition(-alike, SEARCHED)[:SEARCHED]]
-            found.append(np.column_stack([np.full(SEARCHED, row), nearest]))
+            nearest = rows[np.argpartition(-alike, SEARCHED_OF_MORE)[:SEARCHED_OF_MORE]]
+            found.append(np.column_stack([np.full(SEARCHED_OF_MORE, row), nearest]))
         return self._apart(np.concatenate(found))
 
     def _searched(self, pairs: np.ndarray) -> pd.DataFrame:
