@@ -28,6 +28,7 @@ OTHERS, OTHERS_BAD = "others' photos", "others' photos, made as bad"
 MOST = {"train": 400, "val": 200, "test": 200}  # probes of a kind
 MOST_OTHERS = 400  # people that are looked at, of a folder with more
 PHOTOS_EACH = 3  # photos of one of them
+STANDS_OUT = 6.0  # robust standard deviations by which somebody is nearer than other strangers are
 SMEAR_SIDES = (7, 12)  # px that are left across a crop: a face of 4 to 7 px
 _EYES = float(np.linalg.norm(TEMPLATE[1] - TEMPLATE[0]))  # px between the eyes in a crop
 _BLOCK = SIDE // 4  # px, of what is scrambled
@@ -169,30 +170,29 @@ def others(
 def resembling(
     embeddings: np.ndarray, identity: pd.Series, known: np.ndarray, faces: pd.DataFrame
 ) -> list[str]:
-    """Who among others looks as much like one of the people in training as these look like themselves.
+    """Who among others is likely one of the people in training: the same celebrity may be in both sets.
 
     embeddings: float32 `[M, D]` of the others' photos, with their `identity`. known: float32 `[N, D]` of the
-    user's, row i being row i of `faces`. Means of people are compared; how alike the means of two halves of
-    one person's photos usually are (its lower tenth) is what counts as the same person.
+    user's, row i being row i of `faces`. Somebody is left out whose likest photo is as near to the mean of a
+    person in training as nine in ten of that people's own good photos are, and stands out from all others by
+    `STANDS_OUT` robust standard deviations. A mere look-alike stays: that is what is tested.
     """
     training = (faces["split"] == "train").to_numpy()
     people = faces["identity"].to_numpy()[training]
-    unit = known[training] / np.linalg.norm(known[training], axis=1, keepdims=True)
-    odd = pd.Series(people).groupby(people).cumcount().to_numpy() % 2
-    first, second = (_means(unit[odd == part], people[odd == part]) for part in (0, 1))
-    both = sorted(set(first) & set(second))
-    if not both:
-        return []
-    itself = np.quantile([float(first[name] @ second[name]) for name in both], 0.1)
-    means = np.stack(list(_means(unit, people).values()))
-    theirs = _means(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), identity.to_numpy())
-    return [name for name, mean in theirs.items() if (means @ mean).max() >= itself]
+    unit = _unit(known[training])
+    names = np.unique(people)
+    means = _unit(np.stack([unit[people == name].mean(0) for name in names]))
+    own = (unit * means[np.searchsorted(names, people)]).sum(1)
+    good = (faces["quality"] != "low").to_numpy()[training]
+    nearest = pd.Series((_unit(embeddings) @ means.T).max(1)).groupby(identity.to_numpy()).max()
+    middle = nearest.median()
+    spread = 1.4826 * (nearest - middle).abs().median()
+    least = max(np.quantile(own[good] if good.any() else own, 0.1), middle + STANDS_OUT * spread)
+    return [str(name) for name in nearest.index[nearest >= least]]
 
 
-def _means(unit: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
-    """The unit mean [D] of each person's unit rows [N, D]."""
-    means = {name: unit[people == name].mean(0) for name in np.unique(people)}
-    return {name: mean / np.linalg.norm(mean) for name, mean in means.items()}
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def as_bad_as(good: np.ndarray, crops: np.ndarray, faces: pd.DataFrame, seed: int = 0) -> np.ndarray:

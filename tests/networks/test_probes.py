@@ -92,9 +92,10 @@ def test_photos_made_as_bad_have_the_detail_of_the_bad_ones(tmp_path):
 
 def test_somebody_who_is_in_both_sets_is_left_out():
     rng = np.random.default_rng(0)
-    centres = {name: rng.normal(size=32) for name in "abcdxyz"}
-    own = pd.DataFrame({"identity": list("abcd") * 8, "split": "train"})
-    theirs = pd.Series(list("xyzb") * 5)
+    strangers = [f"stranger {i}" for i in range(30)]
+    centres = {name: rng.normal(size=32) for name in (*"abcd", *strangers)}
+    own = pd.DataFrame({"identity": list("abcd") * 8, "split": "train", "quality": "high"})
+    theirs = pd.Series([*strangers, "b"] * 3)
 
     def vectors(names):
         return np.stack([centres[name] for name in names]) + 0.5 * rng.normal(size=(len(names), 32))
