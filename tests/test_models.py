@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from onnxruntime import InferenceSession
 
 from src import models
 from src.demo import mode
 from src.evaluation import verification
 from src.limits import NotPossible
-from src.networks import finetuning
-from src.networks.embedding import embed
-from src.packs import pack
-from tests.networks.small import generated
+from src.networks import finetuning, maps
+from src.networks.embedding import embed, to_images
+from src.packs import export, pack
+from tests.networks.small import generated, small_network
 
 QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2)
 QUICK_PACK = replace(finetuning.PACK, epochs=1, batch_size=8, per_identity=2)
@@ -189,7 +191,7 @@ sys.modules.update(dict.fromkeys(["insightface", "onnxruntime"]))
 import numpy as np
 from pathlib import Path
 from src import models
-from src.networks.embedding import embed
+from src.networks.embedding import embed, to_images
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     if folder.is_dir() and folder.name != ".locks":
         model = models.load(folder)
@@ -231,3 +233,20 @@ def test_networks_look_once_and_notes_retrain_nothing(comparison, rows, capsys):
     other = replace(comparison, faces=comparison.faces.assign(split="train"))
     models.plda(other, baseline)
     assert "computed" in capsys.readouterr().out
+
+
+def test_an_exported_model_looks_at_the_mirror_image_and_asks_who_it_is(comparison, tmp_path):
+    """As a file for InsightFace, which may hold nothing but the graph."""
+    part = small_network().eval()
+    embeddings = embed(comparison.crops, part, mirrored=True)
+    for fitted in (None, maps.fit_posterior(embeddings, comparison.faces)):
+        model = models.Model("small", {"small": part}, fitted).eval()
+        file = export.onnx(model, tmp_path / "small.onnx")
+        session = InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        mirror = np.ascontiguousarray(comparison.crops[:, :, ::-1])
+        images = to_images(
+            torch.from_numpy(np.stack([comparison.crops, mirror]))[:, :4].flatten(0, 1)
+        ).numpy()
+        (given,) = session.run(None, {"input": images})
+        assert (given[:4] * given[4:]).sum(1).min() > 0.9999
+        assert (given[:4] * embed(comparison.crops[:4], model)).sum(1).min() > 0.9999

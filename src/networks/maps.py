@@ -154,7 +154,7 @@ class Posterior(_Buffers):
     def forward(self, embeddings: Tensor) -> Tensor:
         unit = F.normalize(embeddings.to(self.centres.dtype))
         cosines = unit @ self.centres.T
-        logits = self.scale * torch.cat([cosines, self.level.expand(len(cosines), 1)], 1) + self.prior
+        logits = self.scale * torch.cat([cosines, self.level.expand_as(cosines[:, :1])], 1) + self.prior
         share = F.softmax(logits, 1).sqrt()
         return F.normalize(torch.cat([share[:, :-1], share[:, -1:] * unit], 1)).float()
 
