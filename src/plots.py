@@ -399,7 +399,7 @@ def strangers(measured: pd.DataFrame, ax: Axes | None = None) -> Axes:
     measured: rows of `open_set.measure` of one rule.
     """
     models, kinds = list(measured["model"].unique()), list(measured["kind"].unique())
-    ax = _axes(ax, 9.4, 1.2 + 0.16 * len(models) * (len(kinds) + 1))
+    ax = _axes(ax, 9.4, 1.2 + 0.11 * len(models) * (len(kinds) + 1))
     for i, (kind, colour, marker) in enumerate(zip(kinds, cycle(COLOURS), cycle(MARKERS), strict=False)):
         rows = measured[measured["kind"] == kind].set_index("model").reindex(models)
         middle = np.arange(len(models)) + (i - (len(kinds) - 1) / 2) * 0.8 / len(kinds)

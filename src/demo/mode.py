@@ -12,6 +12,7 @@ PACK = Path(__file__).parent / "demo_pack"
 
 EPOCHS = (22, 10)  # of the ResNet-50 and of the pack's recogniser, at most: a demo takes minutes
 
+STRANGERS = 7  # the seed that draws people who are not in the demo set
 _PHOTOS = Path(__file__).parents[2] / "dataset" / "images"  # where the project asks for photos
 
 
@@ -25,26 +26,35 @@ class Run:
     epochs: int  # passes of the ResNet-50 over the training photos, at most
     pack_epochs: int  # passes of the pack's own recogniser over them
     label: str  # stands before the models' names: "demo · " or ""
+    strangers: str = ""  # other people's photos: a folder, "lfw", or none
 
 
 def choose(
-    dataset: str, pack: str, weights: str, epochs: int, pack_epochs: int, processed: Path, people: int = 48
+    dataset: str,
+    pack: str,
+    weights: str,
+    epochs: int,
+    pack_epochs: int,
+    processed: Path,
+    strangers: str = "",
+    people: int = 48,
 ) -> Run:
     """What is given, or the demo where the project's own dataset/images holds no photos.
 
-    The demo: generated faces of `people` people, made in `processed`/demo, the demo pack, random weights, at
-    most `EPOCHS`, and the label "demo · "; a banner says so. A dataset folder of the user's own is never
-    replaced, whatever it holds. What systems leave behind, and a README, are no photos.
+    The demo: generated faces of `people` people, made in `processed`/demo, of as many strangers, the demo
+    pack, random weights, at most `EPOCHS`, and the label "demo · "; a banner says so. A dataset folder of the
+    user's own is never replaced, whatever it holds. What systems leave behind, and a README, are no photos.
     """
     folder = place(dataset)
     if folder.resolve() != _PHOTOS.resolve() or not _is_empty(_PHOTOS):
-        return Run(folder, pack, weights, epochs, pack_epochs, label="")
+        return Run(folder, pack, weights, epochs, pack_epochs, label="", strangers=strangers)
     epochs, pack_epochs = min(epochs, EPOCHS[0]), min(pack_epochs, EPOCHS[1])
     print(f"DEMO: {dataset} holds no photos, so this run shows {people} generated people, with a small pack")
     print(f"trained on such faces and a ResNet-50 from random weights, tuned for {epochs} epochs. Put your")
     print("photos there, or set `dataset`.")
     photos = make(Path(processed) / "demo", people)
-    return Run(photos, str(PACK), "none", epochs, pack_epochs, label="demo · ")
+    others = strangers or str(make(Path(processed) / "demo" / "strangers", people, STRANGERS, high=3, low=1))
+    return Run(photos, str(PACK), "none", epochs, pack_epochs, label="demo · ", strangers=others)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """Only the project's own dataset/images, and only without photos, becomes a demo."""
 
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +22,8 @@ def made(monkeypatch):
     """Instead of drawing, notes for how many people a demo set was asked."""
     asked = []
 
-    def make(folder, people):
-        asked.append(people)
+    def make(folder, people, seed=0, **photos):
+        asked.append((people, seed))
         return folder / "images"
 
     monkeypatch.setattr(mode, "make", make)
@@ -40,8 +41,22 @@ def test_without_photos_it_is_the_demo(own, tmp_path, capsys):
     assert (run.pack, run.weights, run.label) == (str(mode.PACK), "none", "demo · ")
     assert (run.epochs, run.pack_epochs) == (mode.EPOCHS[0], 4)
     assert "DEMO" in capsys.readouterr().out
+    strangers = Path(run.strangers)
+    assert [folder.name for folder in strangers.iterdir()] == ["person_001"]
+    theirs = {path.read_bytes() for path in strangers.rglob("*.*")}
+    assert not theirs & {path.read_bytes() for path in run.folder.rglob("high_*.jpg")}
     with pytest.raises(FrozenInstanceError):
         run.epochs = 3  # type: ignore[misc]
+
+
+def test_strangers_that_are_given_are_taken(own, made, tmp_path):
+    assert mode.choose(str(own), *GIVEN, tmp_path / "out", strangers="lfw").strangers == "lfw"
+    assert mode.choose(str(own), *GIVEN, tmp_path / "out").strangers == str(
+        tmp_path / "out" / "demo" / "strangers" / "images"
+    )
+    (own / "ann").mkdir(parents=True)
+    assert mode.choose(str(own), *GIVEN, tmp_path / "out", strangers="lfw").strangers == "lfw"
+    assert mode.choose(str(own), *GIVEN, tmp_path / "out").strangers == ""
 
 
 def test_with_photos_it_is_what_was_given(own, made, tmp_path, capsys):
@@ -66,7 +81,7 @@ def test_litter_is_no_photo(own, made, tmp_path, name):
     own.mkdir(parents=True)
     (own / name).touch()
     assert mode.choose(str(own), *GIVEN, tmp_path / "out").label == "demo · "
-    assert made == [48]
+    assert made == [(48, 0), (48, mode.STRANGERS)]
     (own / "ann.jpg").touch()
     assert mode.choose(str(own), *GIVEN, tmp_path / "out") == real(own)
 
