@@ -226,7 +226,8 @@ def _aligned(
     weighted = jacobian * target_weight.reshape(count, 1, -1)
     hessian = weighted @ jacobian.transpose(0, 2, 1)
     trace = np.trace(hessian, axis1=1, axis2=2)[:, None, None]
-    solver = np.linalg.solve(hessian + (1e-4 / 8 * trace + 1e-6) * np.eye(8, dtype=np.float32), weighted)
+    # an inverse of 8 x 8 and a product are several times as fast as `solve` for so many right-hand sides
+    solver = np.linalg.inv(hessian + (1e-4 / 8 * trace + 1e-6) * np.eye(8, dtype=np.float32)) @ weighted
     for step in range(STEPS):
         values, weight = _sampled(stack, weights, moves)
         weight *= target_weight

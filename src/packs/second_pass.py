@@ -33,6 +33,8 @@ SURELY, LIKELY, EVERYWHERE = 0.15, 0.5, 0.6
 # Else only if their detail agrees so well everywhere, and by so much on the coarse grid.
 ALL_OVER, LEAST_DETAIL = 0.88, 0.84
 
+WORTH = 0.6  # correlation as they are, at 14 pixels a side, from which two crops are aligned
+
 ALL = 40  # faces of a person, of which every two are compared; of more
 BY_PIXELS, BY_EMBEDDING = 16, 8  # the nearest of each
 ACROSS_BY_PIXELS, ACROSS_BY_EMBEDDING = 4, 4  # and of other people
@@ -179,12 +181,26 @@ class _Search:
     def _agreeing(
         self, pairs: np.ndarray, starts: np.ndarray | None, mirror: bool, least: float
     ) -> pd.DataFrame:
-        """Those of the pairs that agree so much once aligned, and the moves that align them."""
+        """Those of the pairs that agree so much once aligned, and the moves that align them.
+
+        Without starts, only pairs that are somewhat alike as they are: the landmarks align them already.
+        """
         other = self.mirrored if mirror else self.shown
+        if starts is None:
+            pairs = pairs[self._alike(pairs, mirror)]
         scores, moves = agreement(self.shown, other, pairs, starts)
         same = scores >= least
         columns = {"one": pairs[same, 0], "two": pairs[same, 1], "correlation": scores[same]}
         return pd.DataFrame({**columns, "mirrored": mirror, "move": list(moves[same])})
+
+    def _alike(self, pairs: np.ndarray, mirror: bool) -> np.ndarray:
+        """Which of the pairs are worth an alignment, bool `[P]`."""
+        other = self.flipped if mirror else self.plain
+        parts = [
+            _correlations(self.plain[:, part[:, :1]], other[:, part[:, 1:]])[:, 0, 0]
+            for part in (pairs[start : start + _ROWS] for start in range(0, len(pairs), _ROWS))
+        ]
+        return np.concatenate([np.empty(0), *parts]) >= WORTH
 
     def _detail(self, table: pd.DataFrame) -> np.ndarray:
         result = np.empty(len(table), np.float32)
@@ -309,9 +325,12 @@ def _screened(shown: Pictures) -> np.ndarray:
 
 
 def _correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Correlations `[n, m]` of pictures where both have pixels (Padfield, IEEE TIP 2012), of `_screened`."""
-    (weight, values, squares), (weight_2, values_2, squares_2) = first, second
-    total = np.maximum(weight @ weight_2.T, 1e-3)
-    one, two = values @ weight_2.T / total, weight @ values_2.T / total
-    spread = (squares @ weight_2.T / total - one**2) * (weight @ squares_2.T / total - two**2)
-    return (values @ values_2.T / total - one * two) / np.sqrt(np.maximum(spread, 1e-8))
+    """Correlations `[..., n, m]` of pictures where both have pixels (Padfield, IEEE TIP 2012).
+
+    first, second: of `_screened`, `[3, ..., n, 196]` and `[3, ..., m, 196]`.
+    """
+    (weight, values, squares), (weight_2, values_2, squares_2) = first, second.swapaxes(-1, -2)
+    total = np.maximum(weight @ weight_2, 1e-3)
+    one, two = values @ weight_2 / total, weight @ values_2 / total
+    spread = (squares @ weight_2 / total - one**2) * (weight @ squares_2 / total - two**2)
+    return (values @ values_2 / total - one * two) / np.sqrt(np.maximum(spread, 1e-8))
