@@ -225,11 +225,11 @@ def why_no_difference(
 def _by_error(
     old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray
 ) -> list[tuple[float, np.ndarray]]:
-    """The errors of two models, with those without each cluster [U]; the larger first."""
+    """The errors of two models, with those without each cluster [U]; the larger or less sure one first."""
     both = [(old, old_left_out), (new, new_left_out)]
     if old + new > 1:
         both = [(1 - value, 1 - without) for value, without in both]
-    return sorted(both, key=lambda one: -one[0])
+    return sorted(both, key=lambda one: (-round(one[0], 12), -error(one[1])))
 
 
 def detectable(left_out: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -111,6 +111,7 @@ def two_models(seed, people):
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10**6), st.integers(5, 40))
+@example(5288, 5)  # of equal errors
 def test_interval_and_p_value_of_a_difference_say_the_same(seed, people):
     old, new, old_without, new_without, weights = of = two_models(seed, people)
     low, high, p = intervals.difference(*of)
