@@ -118,7 +118,7 @@ def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[f
     Arguments as of `behind`. Student's t on the jackknife of the log odds, with one degree of freedom less
     than there are people behind the errors (compare Satterthwaite 1946). On the side of more error it is
     widened for skewness, as few people are hard and the next one may be (Johnson, "Modified t tests and
-    confidence intervals for asymmetrical populations", 1978).
+    confidence intervals for asymmetrical populations", 1978). It is never wider than `of_people`.
     """
     if why_none(value, left_out, weights):
         return np.nan, np.nan
@@ -130,7 +130,23 @@ def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[f
     more = t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2)
     ends = special.expit(special.logit(wrong) + error(odds) * np.array([-t, more]))
     low, high = ends if wrong == value else 1 - ends[::-1]
-    return float(low), float(high)
+    least, most = of_people(value, weights)
+    return max(float(low), least), min(float(high), most)
+
+
+def of_people(value: float, weights: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a rate in which each person is one trial: as wide as it can be for so many people.
+
+    weights: [U], the trials of each person. A person's own rate lies between 0 and 1, so it varies most where
+    all of their trials go one way. Wilson's interval (1927) for Kish's effective number of people.
+    """
+    n = float(weights.sum() ** 2 / (weights.astype(float) ** 2).sum()) if weights.any() else 0.0
+    if not n or not np.isfinite(value):
+        return np.nan, np.nan
+    z = stats.norm.ppf(0.975)
+    centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
+    return float(min(max(0.0, centre - half), value)), float(max(min(1.0, centre + half), value))
 
 
 def _errors(value: float, left_out: np.ndarray) -> tuple[float, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts import uses
-from src.evaluation.intervals import interval
+from src.evaluation.intervals import interval, of_people
 from src.limits import NotPossible
 
 PER_COMPARISON, PER_PROBE = "FAR of comparisons", "FPIR of val's probes"
@@ -182,6 +182,8 @@ def _rate(hits: np.ndarray, people: np.ndarray) -> dict[str, object]:
         left_out = (total[0] - by_person[:, 0]) / (total[1] - by_person[:, 1])
     value = float(total[0] / total[1])
     low, high = interval(value, left_out, by_person[:, 1])
+    if np.isnan(low):  # as where nobody is taken for anybody: then what so many people can show
+        low, high = of_people(value, by_person[:, 1])
     return {"photos": len(hits), "people": len(by_person), "rate": value, "low": low, "high": high}
 
 

@@ -205,3 +205,15 @@ def test_more_people_narrow_the_interval():
         return (table["auc_high"] - table["auc_low"])[0]
 
     assert width(60, 6) < 0.6 * width(12, 6)
+
+
+def test_no_interval_is_wider_than_so_many_people_allow():
+    """Two of forty err, and one of them in everything: few people behind, yet forty were asked."""
+    hits = np.zeros(40)
+    hits[:3] = (20, 12, 9)
+    value, without, weights = rate(hits, np.full(40, 20))
+    low, high = intervals.interval(value, without, weights)
+    assert 0.8 < low < value < high < 1
+    assert intervals.of_people(0.0, np.full(100, 3)) == pytest.approx((0, 0.037), abs=1e-3)
+    assert intervals.of_people(1.0, np.full(100, 3)) == pytest.approx((0.963, 1), abs=1e-3)
+    assert intervals.of_people(0.5, np.array([100, 1, 1]))[1] > 0.9  # one person has all the trials
