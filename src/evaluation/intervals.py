@@ -198,15 +198,15 @@ def _mostly_of_one(
     are put together as in MOVER (Zou & Donner, "Construction of confidence limits about effect measures",
     2008), as if the two were independent, which is cautious. p is that of the distance to the end next to 0.
     """
-    worse, better = _by_error(old, new, old_left_out, new_left_out)
-    low, high = interval(*worse, weights)
+    (worse, without, sign), (better, its_without, _) = _by_error(old, new, old_left_out, new_left_out)
+    low, high = interval(worse, without, weights)
     t = stats.t.ppf(0.975, len(weights) - 1)
-    apart = worse[0] - better[0]
-    down = np.hypot(worse[0] - low, t * error(better[1]))
-    up = np.hypot(high - worse[0], better[0])
+    apart = worse - better
+    down = float(np.hypot(worse - low, t * error(its_without)))
+    up = float(np.hypot(high - worse, better))
     p = 2 * float(stats.t.sf(t * apart / down, len(weights) - 1))
     ends = max(-1.0, apart - down), min(1.0, apart + up)
-    return (*ends, p) if (new > old) == (apart > 0) else (-ends[1], -ends[0], p)
+    return (*ends, p) if sign > 0 else (-ends[1], -ends[0], p)
 
 
 def ratio(
@@ -235,16 +235,20 @@ def why_no_difference(
         return "one of the two could not be measured without each person in turn"
     if error(new_left_out - old_left_out) < _NOTHING:
         return "the two differ as much whoever is left out"
-    return why_none(*_by_error(old, new, old_left_out, new_left_out)[0], weights)
+    worse, without, _ = _by_error(old, new, old_left_out, new_left_out)[0]
+    return why_none(worse, without, weights)
 
 
 def _by_error(
     old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray
-) -> list[tuple[float, np.ndarray]]:
-    """The errors of two models, with those without each cluster [U]; the larger or less sure one first."""
-    both = [(old, old_left_out), (new, new_left_out)]
+) -> list[tuple[float, np.ndarray, int]]:
+    """The errors of two models, with those without each cluster [U]; the larger or less sure one first.
+
+    The third of each is 1 if the difference of the rates, `new - old`, is that error less the other, else -1.
+    """
+    both = [(old, old_left_out, -1), (new, new_left_out, 1)]
     if old + new > 1:
-        both = [(1 - value, 1 - without) for value, without in both]
+        both = [(1 - value, 1 - without, -sign) for value, without, sign in both]
     return sorted(both, key=lambda one: (-round(one[0], 12), -error(one[1])))
 
 

@@ -109,9 +109,10 @@ def two_models(seed, people):
     return models[0][0], models[1][0], models[0][1], models[1][1], weights
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.integers(0, 10**6), st.integers(5, 40))
 @example(5288, 5)  # of equal errors
+@example(48241, 5)
 def test_interval_and_p_value_of_a_difference_say_the_same(seed, people):
     old, new, old_without, new_without, weights = of = two_models(seed, people)
     low, high, p = intervals.difference(*of)
