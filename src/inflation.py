@@ -1,7 +1,11 @@
 """What a random split of photos, as in the study, would have reported: a warning, and no model's result."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from src.evaluation import verification
 from src.limits import NotPossible, attempt
@@ -34,7 +38,12 @@ def table(comparison: Comparison, baseline: Model, report: pd.DataFrame, seed: i
     embeddings, faces = comparison.embed(baseline), comparison.faces
     every = report[report["quality"] == "all"]
     rows = []
-    fits = {"": None, " + linear map": maps.fit_linear, " + PLDA": maps.fit_plda}
+    plda: Callable[..., nn.Module] = partial(maps.fit_plda, unknown=comparison.unknown)
+    fits: dict[str, Callable[..., nn.Module] | None] = {
+        "": None,
+        " + linear map": maps.fit_linear,
+        f" + PLDA{comparison.closed}": plda,
+    }
     for what, fit in fits.items():
         name = f"{comparison.label}{baseline.name}{what}"
         mine = every[every["model"] == name].sort_values("test")

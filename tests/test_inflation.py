@@ -11,7 +11,7 @@ from src.models import Model
 class Given:
     """A comparison whose baseline gives these embeddings."""
 
-    label = ""
+    label, unknown, closed = "", 0.1, ""
 
     def __init__(self, embeddings: np.ndarray, faces: pd.DataFrame) -> None:
         self.embeddings, self.faces = embeddings, faces
@@ -56,6 +56,14 @@ def test_the_table_has_a_row_for_each_model_that_is_fitted_in_seconds():
     assert found["model"].tolist() == report()["model"].tolist()
     assert (found["ours"] == 0.7).all() and found["random"].between(0, 1).all()
     assert np.allclose(found["inflation"], found["random"] - found["ours"])
+
+
+def test_the_rows_of_a_closed_list_are_found_by_their_names():
+    given = Given(*world(1))
+    given.unknown, given.closed = 0.0, ", closed list"
+    names = {"pack + PLDA": "pack + PLDA, closed list"}
+    found = inflation.table(given, Model("pack", {}), report().replace({"model": names}))  # type: ignore[arg-type]
+    assert (found["ours"] == 0.7).all() and found["model"].iloc[-1] == "pack + PLDA, closed list"
 
 
 def test_copies_on_both_sides_inflate_what_is_fitted():

@@ -214,7 +214,7 @@ def in_words(measured: pd.DataFrame | NotPossible, model: str, baseline: str) ->
                 found = f" (known people found: {rates[name, known]:.0%})" if known else ""
                 parts.append(f"{name} {100 * rates[name, kind]:.0f}{found}")
         text += f" {when}: {', '.join(parts)}." if parts else ""
-    note = str(measured["note"].iloc[0])
+    note = "" if pd.isna(measured["note"].iloc[0]) else str(measured["note"].iloc[0])  # a .csv has no ""
     what = kind if kind.startswith(("strangers", "others")) else f"probes, {kind}"
     tested = f"\n- **Strangers.** Of 100 {what}, so many are taken for one of the people in training.{text}"
     return tested + (f" {note[0].upper()}{note[1:]}." if note else "")

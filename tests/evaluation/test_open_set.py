@@ -107,6 +107,8 @@ def test_in_words_the_worst_photos_of_strangers_are_named():
     )
     text = open_set.in_words(found, "blind", "pack")
     assert "Of 100 strangers, bad photos" in text and "blind 100" in text
+    kept = found.assign(note=np.nan)  # as a .csv gives it back
+    assert open_set.in_words(kept, "blind", "pack") == text and "an." not in text[-5:]
     assert "too few" in open_set.in_words(NotPossible("too few people"), "blind", "pack")
     without = found[~found["kind"].str.startswith("strangers")]
     assert "Of 100 probes, smears" in open_set.in_words(without, "blind", "pack")
