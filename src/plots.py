@@ -296,15 +296,21 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 @_or_notice
-def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """ROC curves as of `verification.roc` with 95 % bands, FAR on a log axis."""
+def roc(curves: pd.DataFrame, ax: Axes | None = None, banded: Sequence[str] = ()) -> Axes:
+    """ROC curves as of `verification.roc` with 95 % bands, FAR on a log axis.
+
+    banded: the models that matter; only these have bands, and the lines of others are thin. All, by default.
+    """
     if not curves["far"].min() < 1:
         return notice(_NO_CURVE, ax)
     ax = _axes(ax, 9.4)
     for name, style in _styles(list(curves["model"].unique())).items():
         curve = curves[curves["model"] == name]
+        matters = not banded or name in banded
+        style |= {} if matters else {"linewidth": 0.9, "alpha": 0.7}
         _curve(ax, curve["far"], curve["tar"], f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", style)
-        _band(ax, curve["far"], curve["tar"], curve, style["color"])
+        if matters:
+            _band(ax, curve["far"], curve["tar"], curve, style["color"])
     lowest = curves["far"].min()
     chance = np.geomspace(lowest, 1, 100)
     ax.plot(chance, chance, color="0.6", linewidth=1, linestyle=(0, (1, 2)), label="chance")

@@ -97,6 +97,15 @@ def test_roc_shows_the_values_and_names_the_auc(results):
     assert ax.get_xscale() == "log"
 
 
+def test_roc_draws_bands_of_what_matters_only(results):
+    curves = verification.roc(results[2]["test_seen"])
+    assert len(plots.roc(curves).collections) == 2
+    ax = plots.roc(curves, banded=["buffalo_l"])
+    assert len(ax.collections) == 1
+    widths = [line.get_linewidth() for line in ax.get_lines()[:2]]
+    assert widths[0] > widths[1] and len(legend(ax)) == 3
+
+
 def test_score_histograms_of_every_test_set_show_model_and_threshold(results, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "save", lambda ax, file: drawn.append((ax, file)))
