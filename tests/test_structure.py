@@ -22,7 +22,7 @@ FLOORS = {
         "counting pairs hardest intervals curves support comparisons verification calibration protocols "
         "open_set no_face verdict"
     ),
-    "networks": "weights network recipes degradation probes embedding losses finetuning interpolation maps",
+    "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
     " ": "models inflation plots",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "__main__",

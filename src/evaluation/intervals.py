@@ -12,6 +12,7 @@ that one person who is harder than the others would change them by a multiple. T
 """
 
 import numpy as np
+import pandas as pd
 from scipy import special, stats
 
 from src.evaluation.pairs import Counts
@@ -56,6 +57,17 @@ def concordance(counts: Counts) -> np.ndarray:
     pairs = genuine * impostor
     won = on_coarse_grid(counts, counts.impostor * higher)
     return np.divide(won, pairs, out=np.full(len(pairs), 0.5), where=pairs > 0)
+
+
+def share_without_each(
+    hits: pd.Series, identity: pd.Series | np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Share of hits [n], that without each of the people [n], and how many each has: float, [U], [U]."""
+    by_person = hits.groupby(np.asarray(identity)).agg(["sum", "count"]).to_numpy(float)
+    total = by_person.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left_out = (total[0] - by_person[:, 0]) / (total[1] - by_person[:, 1])
+    return float(total[0] / total[1]), left_out, by_person[:, 1]
 
 
 # ---------------------------------------------------------------- one model

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts import uses
-from src.evaluation.intervals import interval, of_people
+from src.evaluation.intervals import interval, of_people, share_without_each
 from src.limits import NotPossible
 
 PER_COMPARISON, PER_PROBE = "FAR of comparisons", "FPIR of val's probes"
@@ -59,12 +59,11 @@ def measure(
             continue
         gallery = _gallery(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, target_far, target_fpir)
+        counted = _test_probes(gallery, vectors, faces, others, probes) + _known(gallery, vectors, faces)
         for rule, threshold in chosen.items():
             labels = {"model": model, "rule": rule, "threshold": threshold, "note": note}
-            for kind, photos, people in _test_probes(gallery, vectors, faces, others, probes):
-                rows.append(labels | {"kind": kind} | _rate(photos >= threshold, people))
-            for kind, right, people in _known(gallery, vectors, faces):
-                rows.append(labels | {"kind": kind} | _rate(right >= threshold, people))
+            for kind, scores, people in counted:
+                rows.append(labels | {"kind": kind} | _rate(scores >= threshold, people))
     if not rows:
         raise NotPossible("there is no model to hold strangers against")
     order = ["model", "rule", "threshold", "kind", "photos", "people", "rate", "low", "high", "note"]
@@ -116,9 +115,9 @@ def _thresholds(
     simulated = not stranger.any() and not np.char.startswith(kind[on_val], OTHERS).any()
     if stranger.any():
         of_nobody.append(impostor.max(1)[stranger])
-    if simulated and len(gallery.people) < 2:
-        raise NotPossible("one person is in training, and val has nobody else to choose a threshold on")
     if simulated:
+        if len(gallery.people) < 2:
+            raise NotPossible("one person is in training, and val has nobody else to choose a threshold on")
         of_nobody.append(impostor.max(1))
     each = {
         PER_COMPARISON: _least(scores[~own], target_far),
@@ -176,15 +175,11 @@ def _known(
 
 def _rate(hits: np.ndarray, people: np.ndarray) -> dict[str, object]:
     """The share of hits and its interval, which leaves out each person's probes in turn."""
-    by_person = pd.Series(hits.astype(float)).groupby(people).agg(["sum", "count"]).to_numpy(float)
-    total = by_person.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = (total[0] - by_person[:, 0]) / (total[1] - by_person[:, 1])
-    value = float(total[0] / total[1])
-    low, high = interval(value, left_out, by_person[:, 1])
+    value, left_out, photos = share_without_each(pd.Series(hits), people)
+    low, high = interval(value, left_out, photos)
     if np.isnan(low):  # as where nobody is taken for anybody: then what so many people can show
-        low, high = of_people(value, by_person[:, 1])
-    return {"photos": len(hits), "people": len(by_person), "rate": value, "low": low, "high": high}
+        low, high = of_people(value, photos)
+    return {"photos": len(hits), "people": len(photos), "rate": value, "low": low, "high": high}
 
 
 def at(measured: pd.DataFrame, rule: str = PER_PROBE) -> pd.DataFrame:

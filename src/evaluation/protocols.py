@@ -6,15 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.evaluation.intervals import interval
+from src.evaluation.intervals import interval, share_without_each
 from src.evaluation.pairs import QUALITIES, Trials, checked, first_test, possible
 from src.evaluation.support import SUPPORT, limited
 from src.limits import NotPossible
 
 RANKS = (1, 5, 10)
-# What a model that knows people is asked, and the share of photos it is told to expect of nobody it knows.
-# Part of the question, fixed before the test: never read off who is in one.
-UNKNOWN = {"closed list": 0.0, "open set": 0.1}
 FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
 
 
@@ -106,7 +103,7 @@ def identification(found: pd.DataFrame) -> pd.DataFrame:
             best = np.sort(strangers["best"])[::-1]
             threshold = best[int(fpir * len(best))]  # scores above it are at most the share fpir
             found_wrongly = strangers["best"] > threshold
-            without = _share_without_each(found_wrongly, strangers["identity"])[1]
+            without = share_without_each(found_wrongly, strangers["identity"])[1]
             if limited(float(found_wrongly.mean()), without, len(strangers)) >= SUPPORT:
                 rates[column] = ~(mated["mate"] > threshold)
         for column in (*(f"rank_{rank}" for rank in RANKS), *FPIRS):
@@ -153,17 +150,8 @@ def _scores(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 def _rate(hits: pd.Series, identity: pd.Series) -> tuple[float, float, float]:
     """Share of hits [n] and its 95 % interval, which leaves out the probes' people [n] in turn."""
-    value, left_out, weights = _share_without_each(hits, identity)
+    value, left_out, weights = share_without_each(hits, identity)
     return value, *interval(value, left_out, weights)
-
-
-def _share_without_each(hits: pd.Series, identity: pd.Series) -> tuple[float, np.ndarray, np.ndarray]:
-    """Share of hits [n], that without each of the people [n], and how many each has: float, [U], [U]."""
-    by_person = hits.groupby(identity.to_numpy()).agg(["sum", "count"]).to_numpy(float)
-    total = by_person.sum(0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left_out = (total[0] - by_person[:, 0]) / (total[1] - by_person[:, 1])
-    return float(total[0] / total[1]), left_out, by_person[:, 1]
 
 
 # ---------------------------------------------------------------- published pairs

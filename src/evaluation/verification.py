@@ -134,8 +134,8 @@ def report(
     and strata without pairs of both kinds, have a row that says why in the column `note`, and no measures;
     beside a model that could be had, its reason is a remark.
     primary: the model whose comparison is declared beforehand, as of `comparisons.declared`. closed: models
-    of a closed list, which take everybody for one of the people in training (`protocols.UNKNOWN`): their rows
-    on "test_unseen" say that this is no question for them.
+    of a closed list, which take everybody for one of the people in training (`unknown` of `maps.fit_plda`):
+    their rows on "test_unseen" say that this is no question for them.
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's

@@ -46,7 +46,7 @@ def embed(
         batch = np.array(crops[start : start + batch_size])  # in memory and writable, as torch wants it
         part = _given(model, batch)
         if mirrored:
-            part = _unit(part) + _unit(_given(model, np.ascontiguousarray(batch[:, :, ::-1])))
+            part = unit_rows(part) + unit_rows(_given(model, np.ascontiguousarray(batch[:, :, ::-1])))
         parts.append(part)
         if file is not None:
             with artifacts.whole(file) as partial:
@@ -66,7 +66,8 @@ def _given(model: nn.Module | Recogniser, crops: np.ndarray) -> np.ndarray:
     return np.asarray(given, np.float32)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, D] brought to length 1; one of nothing but zeros stays."""
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
 
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from src.artifacts import cached, uses
 from src.limits import NotPossible, attempt
+from src.networks.embedding import embed, unit_rows
 from src.packs import faces as face_finding
 from src.packs.alignment import SIDE, TEMPLATE
 from src.photos import cleaning, decoding, fetching, finding
@@ -104,13 +105,11 @@ def _patches(
     for row in tqdm(alone, desc="patches without a face", leave=False):
         left, top, right, bottom = faces.loc[row, ["left", "top", "right", "bottom"]].astype(float)
         side = round(max(right - left, bottom - top))
-        photo = None
+        photo = decoding.read_rgb(open_path(folder, faces.loc[row, "path"]))
+        height, width = photo.shape[:2]
+        if side < 16 or side > min(height, width):
+            continue
         for _ in range(8):
-            if photo is None:
-                photo = decoding.read_rgb(open_path(folder, faces.loc[row, "path"]))
-            height, width = photo.shape[:2]
-            if side < 16 or side > min(height, width):
-                break
             x, y = (int(rng.integers(0, room + 1)) for room in (width - side, height - side))
             apart_x = x + side <= left - 0.1 * side or x >= right + 0.1 * side
             if apart_x or y + side <= top - 0.2 * side or y >= bottom + 0.1 * side:
@@ -136,8 +135,8 @@ def others(
 
     photos: a folder with a subfolder per person, or any layout that `finding.find` knows. faces, crops: the
     user's, uint8 `[N, 112, 112, 3]` RGB, and known, float32 `[N, D]`, the pack's embeddings of them.
-    Lots divide the people among the splits. Somebody who looks like one of the
-    people in training is left out: the same person may be in both sets.
+    Lots divide the people among the splits. Somebody who looks like one of the people in training is left
+    out: the same person may be in both sets.
 
     Columns as of `nobody`, and `note`, where people were left out, how many. Raises NotPossible where the
     folder holds no other people.
@@ -154,7 +153,7 @@ def others(
     table = face_finding.table(clean, found)
     seen = (table["found"] != face_finding.WHOLE).to_numpy()
     table, theirs = table[seen].reset_index(drop=True), theirs[seen]
-    alike = resembling(pack.recognise(theirs), table["identity"], known, faces)
+    alike = resembling(embed(theirs, pack), table["identity"], known, faces)
     left = ~table["identity"].isin(alike).to_numpy()
     table, theirs = table[left].reset_index(drop=True), theirs[left]
     if table.empty:
@@ -179,20 +178,16 @@ def resembling(
     """
     training = (faces["split"] == "train").to_numpy()
     people = faces["identity"].to_numpy()[training]
-    unit = _unit(known[training])
+    unit = unit_rows(known[training])
     names = np.unique(people)
-    means = _unit(np.stack([unit[people == name].mean(0) for name in names]))
+    means = unit_rows(np.stack([unit[people == name].mean(0) for name in names]))
     own = (unit * means[np.searchsorted(names, people)]).sum(1)
     good = (faces["quality"] != "low").to_numpy()[training]
-    nearest = pd.Series((_unit(embeddings) @ means.T).max(1)).groupby(identity.to_numpy()).max()
+    nearest = pd.Series((unit_rows(embeddings) @ means.T).max(1)).groupby(identity.to_numpy()).max()
     middle = nearest.median()
     spread = 1.4826 * (nearest - middle).abs().median()
     least = max(np.quantile(own[good] if good.any() else own, 0.1), middle + STANDS_OUT * spread)
     return [str(name) for name in nearest.index[nearest >= least]]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def as_bad_as(good: np.ndarray, crops: np.ndarray, faces: pd.DataFrame, seed: int = 0) -> np.ndarray:

@@ -38,9 +38,7 @@ class Pictures:
     grey: np.ndarray  # float32 [M, 28, 28], luma, 0-255, blurred; what lies outside the photo is filled in
     weight: np.ndarray  # float32 [M, 28, 28], 0-1: how much of a pixel lies in the photo
     angle: np.ndarray  # float64 [M], radians: by how much the photo was turned for the crop
-    stretch: (
-        np.ndarray
-    )  # float64 [M]: width by height of the photo where the crop is all of it squeezed, else 1
+    stretch: np.ndarray  # float64 [M]: width by height of a photo that was squeezed to a crop whole, else 1
     uncertain: np.ndarray  # bool [M]: the photo ends within the face, or there is none: landmarks may be off
 
     def __len__(self) -> int:
@@ -290,9 +288,7 @@ class _Search:
     """A picture as it stands in its photo, on a coarser grid: its middle in several sizes, and all of it."""
 
     templates: list[tuple[float, np.ndarray]]  # scale, pixels
-    middle: (
-        np.ndarray
-    )  # [2] x and y of the templates' middle, from that of the picture, px of the coarse grid
+    middle: np.ndarray  # [2]: the templates' from the picture's, x and y in px of the coarse grid
     field: np.ndarray  # with a border
 
 
