@@ -20,12 +20,12 @@ FLOORS = {
     "packs": "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export",
     "evaluation": (
         "counting pairs hardest intervals curves support comparisons verification calibration protocols "
-        "open_set no_face verdict"
+        "open_set no_face verdict recommendation answer"
     ),
     "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
-    " ": "models inflation plots",
+    " ": "models inflation plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
-    "  ": "__main__",
+    "  ": "page __main__",
 }
 ORDER = [f"{floor}.{name}".strip(" .") for floor, names in FLOORS.items() for name in names.split()]
 MODULES = sorted(
