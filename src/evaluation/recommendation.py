@@ -11,6 +11,7 @@ import pandas as pd
 
 from src.evaluation import verification
 from src.evaluation.curves import auc_of
+from src.evaluation.intervals import PEOPLE
 from src.evaluation.pairs import possible
 from src.limits import NotPossible
 
@@ -54,9 +55,9 @@ def recommend(
     training will ever stand before the camera.
 
     For a closed list the highest AUC on val's pairs of people in training decides, or, where it has none, of
-    all its pairs; for strangers the share of those people's photos found under the right name at the
-    threshold at which no more than `target_fpir` of val's probes of nobody known get in.
-    Raises ValueError where there are no models.
+    all its pairs if they are of enough people; for strangers the share of those people's photos found under
+    the right name at the threshold at which no more than `target_fpir` of val's probes of nobody known get
+    in. Raises ValueError where there are no models.
     """
     candidates = list(possible(embeddings))
     if not candidates:
@@ -87,7 +88,8 @@ def _on_val(
     other = (faces["split"] == "val") & ~faces["identity"].isin(training)
     models = {name: embeddings[name] for name in candidates}
     counts, whose = verification.on_val(models, faces.assign(split=faces["split"].mask(other, ""))), TRAINED
-    if not any(counts.values()):
+    photos = faces.loc[faces["split"] == "val", "identity"].value_counts()
+    if not any(counts.values()) and (photos > 1).sum() >= PEOPLE:
         counts, whose = verification.on_val(models, faces), OWN
     aucs = [auc_of(counts[name]["all"]) if counts.get(name) else np.nan for name in candidates]
     return pd.DataFrame({"model": candidates, "auc": aucs}), whose
@@ -111,7 +113,7 @@ def _why(
         return f"finds {table['found'][name]:.0%} of known people's photos"
 
     if table["auc"].isna().all() and strangers is None:
-        return f"val has no photos to choose on, so {model} stays."
+        return f"val shows too few people to choose on, so {model} stays."
     start = "Chosen on val, no test had a say"
     by_auc = f"{closed_list} for a closed list of people ({auc(closed_list)} on val's pairs of {whose})"
     if strangers is None:

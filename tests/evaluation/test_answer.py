@@ -84,8 +84,8 @@ def test_strangers_stand_in_the_table(run):
     )
     shown = answer.table(report, rates, recommended(AFTER), AFTER, BEFORE, held, DETECTION).set_index("")
     taken = shown.loc["Held against each person, others, made as bad: taken for one of them"]
-    assert taken.tolist() == ["2 % [0, 6]", "31 % [20, 40]"]
-    found = shown.loc["… known people, bad photos: found under the right name"].tolist()
+    assert list(taken) == ["2 % [0, 6]", "31 % [20, 40]"]
+    found = list(shown.loc["… known people, bad photos: found under the right name"])
     assert found[0] == "70 % [60, 80]" and str(found[1]) in ("nan", answer.NOTHING)
 
 

@@ -66,7 +66,7 @@ def test_the_baseline_stays_where_nothing_can_be_told(set_of_models):
     models, _, faces, _ = set_of_models
     no_val = faces.assign(split=faces["split"].replace("val", "train"))
     chosen = recommendation.recommend(models, no_val, NotPossible("val is empty"))
-    assert chosen.model == "pack" and chosen.strangers is None and "no photos to choose on" in chosen.why
+    assert chosen.model == "pack" and chosen.strangers is None and "too few people to choose on" in chosen.why
     assert np.isnan(chosen.threshold)
     same = dict.fromkeys(models, models["pack"])
     assert recommendation.recommend(same, faces, NotPossible("no probes")).model == "pack"
@@ -86,3 +86,6 @@ def test_people_of_its_own_choose_where_val_shows_nobody_in_training(set_of_mode
     )
     chosen = recommendation.recommend(models, own, NotPossible("nobody known"))
     assert "people of its own" in chosen.why and chosen.table["auc"].notna().all()
+    two = own["identity"].isin(own.loc[own["split"] == "val", "identity"].unique()[2:])
+    few = own.assign(split=own["split"].mask((own["split"] == "val") & two, ""))
+    assert recommendation.recommend(models, few, NotPossible("nobody known")).model == "pack"
