@@ -374,7 +374,8 @@ def fine_tuned_resnet50(
         print(f"{name}: {note}")
         return comparison.keep(Model(name, _networks(twin), note=note))
     targets = None if teacher is None else comparison.embed(teacher)
-    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss)
+    guide = None if teacher is None else teacher.network
+    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide)
     trained = comparison.checkpoint(name, finetuning.train, *inputs)
     if said := finetuning.trials_in_words(trained.record):
         print(f"{name}: {said}")

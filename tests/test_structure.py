@@ -22,7 +22,9 @@ FLOORS = {
         "counting pairs hardest intervals curves support comparisons verification calibration protocols "
         "open_set no_face verdict recommendation answer"
     ),
-    "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
+    "networks": (
+        "weights network recipes degradation embedding hints probes losses finetuning interpolation maps"
+    ),
     " ": "models inflation plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page __main__",

@@ -24,6 +24,7 @@ from src.artifacts import uses
 from src.evaluation import verification
 from src.limits import NotPossible
 from src.networks import degradation, embedding, losses, network, weights
+from src.networks import hints as hinting
 from src.networks.network import FaceNetwork
 from src.networks.recipes import PACK as PACK
 from src.networks.recipes import Settings as Settings
@@ -42,6 +43,7 @@ def train(
     settings: Settings,
     teacher: np.ndarray | None = None,
     loss: losses.MakeLoss = losses.cosface,
+    guide: FaceNetwork | None = None,
     *,
     workspace: Path,
 ) -> Path:
@@ -49,7 +51,8 @@ def train(
 
     crops: uint8 [N, H, W, 3] RGB, row i of `faces`. teacher: embeddings [N, T] of the crops as they are, by a
     model that knows more; the student learns to give them, through a linear map, for degraded crops
-    (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`.
+    (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`. guide: the teacher's network,
+    whose feature maps a ResNet-50 learns, too: see `hints`.
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
     best epoch (the last, without such rows), with settings, training data and history; it is written when
     training ends. Training that was interrupted goes on from what is in `workspace`, after its last kept
@@ -58,6 +61,9 @@ def train(
     people to train on, FloatingPointError where the loss is no longer finite.
     """
     data = _training_data(crops, faces, settings, teacher)
+    if guide is not None and settings.hints and hinting.stages(start):
+        guide = copy.deepcopy(guide).to(network.device())
+        data = replace(data, hints=hinting.give(guide, crops, data.rows, settings.seed))
     settings, trials = _choose_rate(start, data, settings, loss, workspace / "trials.json")
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     learner = Learner(start, data, settings, loss)
@@ -100,6 +106,7 @@ class TrainingData:
     targets: Tensor | None  # float32 [N, T], unit rows: the teacher's embeddings
     val_rows: np.ndarray  # int64 [m]
     val_identity: np.ndarray  # [m]
+    hints: hinting.Hints | None = None  # of the rows
 
 
 def _training_data(
@@ -165,6 +172,8 @@ class Learner:
         self.trained = nn.ModuleDict(
             {"network": self.network, "loss": self.loss, "to_teacher": self.to_teacher}
         )
+        if data.hints is not None:
+            self.trained["hints"] = hinting.Follower(self.network, data.hints).to(self.device)
         self.optimizer = self._optimizer()
 
     def _imprint(self, data: TrainingData) -> None:
@@ -202,10 +211,13 @@ class Learner:
         if self.full_margin is not None:
             self.loss.margin = self.full_margin * margin_share(progress, self.settings)
 
-    def step(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[float, float]:
+    def step(
+        self, images: Tensor, labels: Tensor, targets: Tensor | None, batch: np.ndarray, moved: Tensor
+    ) -> tuple[float, float]:
         """One step on images float [B, 3, H, W], labels [B] and the teacher's embeddings [B, T].
 
-        Returns loss and accuracy. A loss that is not finite changes nothing.
+        batch, moved: which photos these are and how they were moved, as of `hints.Follower`. Returns loss and
+        accuracy. A loss that is not finite changes nothing.
         """
         with self.autocast:
             embeddings = self.network(images)
@@ -214,6 +226,9 @@ class Learner:
         if targets is not None:
             agreement = F.cosine_similarity(self.to_teacher(embeddings), targets)
             loss = loss + self.settings.distillation * (1 - agreement).mean()
+        if "hints" in self.trained:
+            with self.autocast:
+                loss = loss + self.settings.hints * self.trained["hints"](batch, moved)
         if not torch.isfinite(loss):
             return loss.item(), math.nan
         self.optimizer.zero_grad()
@@ -342,10 +357,12 @@ def _epoch(
         learner.schedule(step / (steps * settings.epochs))
         batch = next(batches)
         rows = data.rows[batch]
-        images = augment(torch.from_numpy(data.crops[rows]).to(learner.device), settings, generator)
+        moved = views(len(rows), settings, generator)
+        crops = torch.from_numpy(data.crops[rows]).to(learner.device)
+        images = augment(crops, settings, generator, moved)
         labels = torch.from_numpy(data.labels[batch]).to(learner.device)
         targets = None if data.targets is None else data.targets[rows].to(learner.device)
-        results.append(learner.step(images, labels, targets))
+        results.append(learner.step(images, labels, targets, batch, moved))
         if not math.isfinite(results[-1][0]):
             raise FloatingPointError(f"the loss became {results[-1][0]} in epoch {epoch + 1}")
         # averaging every time would cost as much as the optimiser
@@ -421,20 +438,24 @@ def balanced(
         yield np.array(batch)
 
 
-def augment(crops: Tensor, settings: Settings, generator: Generator) -> Tensor:
-    """From crops uint8 [B, H, W, 3] to a network's input float [B, 3, H, W]: misaligned, mirrored, degraded.
+def views(count: int, settings: Settings, generator: Generator) -> Tensor:
+    """How so many crops are moved: turned, zoomed, shifted, mirrored; float [B, 2, 3] as of `affine_grid`.
 
     A face that is hard to see is also hard to align, so landmarks and thus crops are a little off.
     """
-    images = (embedding.to_images(crops) + 1) / 2
-    shift_x, shift_y, zoom, turn = settings.jitter * torch.randn(
-        4, len(images), generator=generator, device=images.device
-    )
-    mirror = torch.randint(2, (len(images),), generator=generator, device=images.device) * 2 - 1
+    where = generator.device
+    shift_x, shift_y, zoom, turn = settings.jitter * torch.randn(4, count, generator=generator, device=where)
+    mirror = torch.randint(2, (count,), generator=generator, device=where) * 2 - 1
     zoom = zoom.exp()
     top = torch.stack([mirror * zoom * turn.cos(), -zoom * turn.sin(), shift_x], 1)
     bottom = torch.stack([mirror * zoom * turn.sin(), zoom * turn.cos(), shift_y], 1)
-    grid = F.affine_grid(torch.stack([top, bottom], 1), list(images.shape), align_corners=False)
+    return torch.stack([top, bottom], 1)
+
+
+def augment(crops: Tensor, settings: Settings, generator: Generator, moved: Tensor) -> Tensor:
+    """From crops uint8 [B, H, W, 3] to a network's input float [B, 3, H, W]: moved (`views`), degraded."""
+    images = (embedding.to_images(crops) + 1) / 2
+    grid = F.affine_grid(moved, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     images = degradation.degrade(images, generator, settings.clean, settings.chance)
     return (images * 2 - 1).contiguous(memory_format=torch.channels_last)

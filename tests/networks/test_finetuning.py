@@ -289,7 +289,9 @@ def test_batches_show_every_person_equally_and_every_photo(counts):
 def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
     crops = torch.from_numpy(photos[0])
     settings = finetuning.Settings(jitter=0.0, clean=1.0)
-    images = finetuning.augment(crops, settings, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    moved = finetuning.views(len(crops), settings, generator)
+    images = finetuning.augment(crops, settings, generator, moved)
     plain = embedding.to_images(crops)
     same = (images - plain).abs().amax((1, 2, 3)) < 1e-2
     mirrored = (images - plain.flip(-1)).abs().amax((1, 2, 3)) < 1e-2
