@@ -45,7 +45,8 @@ LEARNT = Path("models") / "resnet50_tiny.safetensors"
 RESNET50 = recipes.RECIPES["photos"]
 ABLATION = {
     "classes start at random": replace(RESNET50, imprinting=False),
-    "no distillation": replace(RESNET50, distillation=0.0),
+    "no distillation": replace(RESNET50, distillation=0.0, hints=0.0),
+    "no hints": replace(RESNET50, hints=0.0),
     "no degradation": replace(RESNET50, clean=1.0),
     "margin from the start": replace(RESNET50, margin_from=0.0, margin_until=0.0),
     "no margin": replace(RESNET50, margin=0.0),
@@ -118,7 +119,7 @@ def resnet50(
     settings = replace(settings, seed=bench.seed, epochs=bench.epochs or settings.epochs)
     teacher = tuned(bench) if settings.distillation else None
     comparison = replace(bench.comparison, folder=bench.comparison.folder / folder)
-    before = models.resnet50(comparison, start or bench.learnt, bench.seed, input_size=48)
+    before = models.resnet50(comparison, start or bench.learnt, bench.seed, input_size=64)
     return models.fine_tuned_resnet50(comparison, before, settings, teacher)
 
 

@@ -377,6 +377,8 @@ def fine_tuned_resnet50(
     guide = None if teacher is None else teacher.network
     inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide)
     trained = comparison.checkpoint(name, finetuning.train, *inputs)
+    if (passes := trained.record["settings"]["epochs"]) < settings.epochs:
+        print(f"{name}: {passes} passes instead of {settings.epochs}, as each shows many photos")
     if said := finetuning.trials_in_words(trained.record):
         print(f"{name}: {said}")
     return comparison.keep(Model(name, {name: trained}))

@@ -28,6 +28,7 @@ from src.networks import hints as hinting
 from src.networks.network import FaceNetwork
 from src.networks.recipes import PACK as PACK
 from src.networks.recipes import Settings as Settings
+from src.networks.recipes import within_reach
 
 PAUSE = 20.0  # seconds between states kept for resuming: they are 0.4 GB each, and epochs may be short
 EVERY = 4  # steps between which the weights are averaged
@@ -53,6 +54,7 @@ def train(
     model that knows more; the student learns to give them, through a linear map, for degraded crops
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`. guide: the teacher's network,
     whose feature maps a ResNet-50 learns, too: see `hints`.
+    There are fewer epochs where a set is large: see `recipes.within_reach`.
     After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
     best epoch (the last, without such rows), with settings, training data and history; it is written when
     training ends. Training that was interrupted goes on from what is in `workspace`, after its last kept
@@ -61,6 +63,7 @@ def train(
     people to train on, FloatingPointError where the loss is no longer finite.
     """
     data = _training_data(crops, faces, settings, teacher)
+    settings = within_reach(settings, _in_a_pass(data, settings), network.device().type != "cpu")
     if guide is not None and settings.hints and hinting.stages(start):
         guide = copy.deepcopy(guide).to(network.device())
         data = replace(data, hints=hinting.give(guide, crops, data.rows, settings.seed))
@@ -326,8 +329,12 @@ def trials_in_words(record: Mapping[str, Any]) -> str:
 
 def _steps(data: TrainingData, settings: Settings) -> int:
     """Steps of an epoch."""
-    in_a_pass = np.minimum(np.bincount(data.labels), settings.most_photos).sum()
-    return math.ceil(in_a_pass / settings.batch_size)
+    return math.ceil(_in_a_pass(data, settings) / settings.batch_size)
+
+
+def _in_a_pass(data: TrainingData, settings: Settings) -> int:
+    """Photos that an epoch shows."""
+    return int(np.minimum(np.bincount(data.labels), settings.most_photos).sum())
 
 
 def _batches(data: TrainingData, settings: Settings, epochs: int = 0) -> Iterator[np.ndarray]:

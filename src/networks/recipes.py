@@ -21,7 +21,7 @@ class Settings:
     learning_rate: float = 2e-3  # at its peak
     backbone_rate: float = 1.0  # times learning_rate, for a backbone that starts from learnt weights
     try_rates: tuple[float, ...] | None = None  # of these, short trials on "val" choose backbone_rate
-    trial: float = 0.15  # share of the epochs that each trial takes
+    trial: float = 0.1  # share of the epochs that each trial takes
     weight_decay: float = 0.05  # of matrices and kernels, not of norms
     warmup: float = 0.1  # share of the steps in which the learning rate rises
     clip: float = 5.0  # largest norm of the gradient
@@ -38,7 +38,7 @@ class Settings:
     # what the training photos go through
     clean: float = 0.85  # share of the photos that is not degraded
     chance: float = 0.5  # that an effect acts on a photo that is
-    jitter: float = 0.02  # misalignment: shift as a share of the side, zoom, turn in radians
+    jitter: float = 0.05  # misalignment: shift as a share of the side, zoom, turn in radians
     # machine
     bfloat16: bool = True  # mixed precision on machines that are faster with it
 
@@ -78,3 +78,15 @@ def kind_of(origin: Origin) -> str:
 def recipe(origin: Origin, **options: Any) -> Settings:
     """The settings for a network of this origin; options replace fields of theirs."""
     return replace(RECIPES[kind_of(origin)], **options)
+
+
+# How long training may be: three numbers, so that a large set takes minutes on a CPU too.
+SHOWN_ON_CPU = 40_000  # photos shown in a whole run, a photo as often as it is shown
+SHOWN_ON_GPU = 1_000_000
+LEAST_PASSES = 8  # however many photos a pass shows
+
+
+def within_reach(settings: Settings, in_a_pass: int, on_gpu: bool) -> Settings:
+    """The settings with no more passes than a run may have that shows so many photos in each."""
+    shown = SHOWN_ON_GPU if on_gpu else SHOWN_ON_CPU
+    return replace(settings, epochs=min(settings.epochs, max(LEAST_PASSES, round(shown / in_a_pass))))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_metric_learning import losses as metric_losses
 
-from src.networks import embedding, finetuning, losses, network, weights
+from src.networks import embedding, finetuning, losses, network, recipes, weights
 from tests.networks.small import ORIGIN, four_people, small_network
 
 QUICK = finetuning.Settings(epochs=3, batch_size=8, per_identity=2, seed=3, warmup=0.0)
@@ -197,15 +197,15 @@ def test_a_person_with_many_photos_does_not_make_a_pass_long(train, monkeypatch)
 
 
 def test_a_large_class_is_shown_whole_over_the_run():
-    """Eight people with 1,960 photos each to train on, as in the study: every photo three times at least."""
-    settings = finetuning.Settings()
+    """Eight people with 1,960 photos each to train on, as in the study: every photo twice at least."""
+    settings = recipes.within_reach(finetuning.Settings(), 8 * 150, on_gpu=False)
     labels = np.repeat(np.arange(8), 1960)
     data = finetuning.TrainingData(
         np.empty(0), np.arange(len(labels)), labels, [*"abcdefgh"], None, np.empty(0), np.empty(0)
     )
     steps = finetuning._steps(data, settings) * settings.epochs
     whole = list(itertools.islice(finetuning._batches(data, settings), steps))
-    assert np.bincount(np.concatenate(whole), minlength=len(labels)).min() >= 3
+    assert np.bincount(np.concatenate(whole), minlength=len(labels)).min() >= 2
     later = next(finetuning._batches(data, settings, epochs=2))
     assert np.array_equal(later, whole[2 * finetuning._steps(data, settings)]), "a resumed run goes on"
 

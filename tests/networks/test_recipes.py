@@ -34,6 +34,19 @@ def test_no_recipe_slows_a_learnt_backbone_to_a_tenth():
         assert min((settings.backbone_rate, *(settings.try_rates or ()))) >= 0.3, kind
 
 
+def test_a_large_set_gets_fewer_passes_and_a_small_one_as_many_as_asked_for():
+    settings = recipes.recipe(ORIGIN, epochs=45)
+
+    def passes(in_a_pass, on_gpu=False):
+        return recipes.within_reach(settings, in_a_pass, on_gpu).epochs
+
+    assert passes(500) == 45
+    assert passes(1200) == 33  # the study's 8 people with 2,800 photos each: 150 of each in a pass
+    assert passes(1200, on_gpu=True) == 45
+    assert passes(45_000) == recipes.LEAST_PASSES
+    assert recipes.within_reach(replace(settings, epochs=3), 45_000, on_gpu=False).epochs == 3
+
+
 @pytest.fixture(scope="module")
 def pack():
     return network.from_pack(mode.PACK / "rec_demo.onnx")
@@ -49,7 +62,7 @@ def album(first: int) -> tuple[np.ndarray, pd.DataFrame]:
 def trained(start, crops, faces, workspace, epochs, teacher=None):
     settings = recipes.recipe(start.origin, epochs=epochs, batch_size=24)
     targets = None if teacher is None else embed(crops, teacher)
-    return finetuning.train(start, crops, faces, settings, targets, workspace=workspace)
+    return finetuning.train(start, crops, faces, settings, targets, guide=teacher, workspace=workspace)
 
 
 @pytest.fixture
