@@ -117,6 +117,19 @@ def calibration(calibrated: pd.DataFrame, marked: Sequence[str] = ()) -> Styler 
     return shown(table, marked, "In bits. 0: perfect; 1: as good as saying nothing.")
 
 
+def people(found: pd.DataFrame, count: int = 10) -> Styler | NotPossible:
+    """Who fails most, as of `people.failing`."""
+    rows = found.head(count)
+    table = rows[["person", "photos"]].assign(
+        **{
+            "not accepted as themselves ↓": bounded(rows, "rejected", 0, percent=True),
+            "taken for": rows["taken_for"].where(rows["taken_for"] != "", "–"),
+            "how often ↓": bounded(rows, "taken", 0, percent=True).where(rows["taken_for"] != "", "–"),
+        }
+    )
+    return shown(table, caption="In brackets: Wilson's 95 % intervals, a photo counting as one trial.")
+
+
 def identification(found: pd.DataFrame, marked: Sequence[str] = ()) -> Styler | NotPossible:
     """Rank rates and FNIR, as of `protocols.identification`."""
     names = {"rank_1": "rank 1 ↑", "rank_5": "rank 5 ↑", "rank_10": "rank 10 ↑"}

@@ -19,11 +19,11 @@ FLOORS = {
     ),
     "packs": "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export",
     "evaluation": (
-        "counting pairs hardest intervals curves support comparisons verification calibration protocols "
-        "open_set no_face verdict recommendation answer"
+        "counting pairs hardest people intervals curves support comparisons verification calibration "
+        "protocols open_set no_face verdict recommendation answer"
     ),
     "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
-    " ": "models inflation plots tables",
+    " ": "models inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page __main__",
 }
