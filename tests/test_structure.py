@@ -25,7 +25,7 @@ FLOORS = {
     "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
     " ": "models inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
-    "  ": "page __main__",
+    "  ": "page repeats __main__",
 }
 ORDER = [f"{floor}.{name}".strip(" .") for floor, names in FLOORS.items() for name in names.split()]
 MODULES = sorted(
