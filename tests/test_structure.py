@@ -20,9 +20,12 @@ FLOORS = {
     "packs": "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export",
     "evaluation": (
         "counting pairs hardest people intervals curves support comparisons verification calibration "
-        "protocols open_set no_face verdict recommendation answer"
+        "protocols open_set deferral no_face verdict recommendation answer"
     ),
-    "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
+    "networks": (
+        "weights network recipes degradation embedding probes recognisability losses finetuning "
+        "interpolation maps"
+    ),
     " ": "models inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
