@@ -17,6 +17,7 @@ _LOOK: Any = [
     },
     {"selector": "caption", "props": "text-align: left; color: #666; caption-side: bottom"},
 ]
+_LONG = ("note", "reason")  # columns of sentences, which may take several lines
 
 
 def bounded(
@@ -50,6 +51,8 @@ def shown(
     if isinstance(table, NotPossible):
         return table
     styler = table.reset_index(drop=True).style.hide(axis="index").format(_text).set_table_styles(_LOOK)
+    short = [name for name in table if name not in _LONG]
+    styler = styler.set_properties(subset=short, **{"white-space": "nowrap"})
     if marked and column in table:
         bold = table[column].isin(list(marked)).to_numpy()
         lines = pd.DataFrame("", index=range(len(table)), columns=table.columns)
@@ -115,6 +118,19 @@ def calibration(calibrated: pd.DataFrame, marked: Sequence[str] = ()) -> Styler 
         }
     )
     return shown(table, marked, "In bits. 0: perfect; 1: as good as saying nothing.")
+
+
+def people(found: pd.DataFrame, count: int = 10) -> Styler | NotPossible:
+    """Who fails most, as of `people.failing`."""
+    rows = found.head(count)
+    table = rows[["person", "photos"]].assign(
+        **{
+            "not accepted as themselves ↓": bounded(rows, "rejected", 0, percent=True),
+            "taken for": rows["taken_for"].where(rows["taken_for"] != "", "–"),
+            "how often ↓": bounded(rows, "taken", 0, percent=True).where(rows["taken_for"] != "", "–"),
+        }
+    )
+    return shown(table, caption="In brackets: Wilson's 95 % intervals, a photo counting as one trial.")
 
 
 def identification(found: pd.DataFrame, marked: Sequence[str] = ()) -> Styler | NotPossible:

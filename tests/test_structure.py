@@ -19,15 +19,16 @@ FLOORS = {
     ),
     "packs": "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export",
     "evaluation": (
-        "counting pairs hardest intervals curves support comparisons verification calibration protocols "
-        "open_set no_face verdict recommendation answer"
+        "counting pairs hardest people intervals curves support comparisons verification calibration "
+        "protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes losses finetuning interpolation maps"
+        "weights network recipes degradation embedding hints probes recognisability losses finetuning "
+        "interpolation maps"
     ),
-    " ": "models inflation plots tables",
+    " ": "models inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
-    "  ": "page __main__",
+    "  ": "page repeats __main__",
 }
 ORDER = [f"{floor}.{name}".strip(" .") for floor, names in FLOORS.items() for name in names.split()]
 MODULES = sorted(
