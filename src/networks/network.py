@@ -96,12 +96,11 @@ class Places(torchvision.models.ResNet):
 
     Instead of the mean over all places and of a classifier: faces are aligned, so where a thing is says as
     much as what it is. From [B, 3, H, W] to [B, 2048 * 2 * 2 + 128 * 4 * 4]: what the last stage sees in
-    2 x 2 places, then what the one before sees in 4 x 4, through a 1x1 convolution. Random branches start at
-    zero, which lets a random network of this depth learn within few steps.
+    2 x 2 places, then what the one before sees in 4 x 4, through a 1x1 convolution.
     """
 
     def __init__(self) -> None:
-        super().__init__(Bottleneck, [3, 4, 6, 3], zero_init_residual=True)
+        super().__init__(Bottleneck, [3, 4, 6, 3])
         self.fc = nn.Identity()
         self.squeeze = nn.Sequential(nn.Conv2d(1024, 128, 1, bias=False), nn.BatchNorm2d(128))
 
@@ -112,7 +111,22 @@ class Places(torchvision.models.ResNet):
         return torch.cat([last.flatten(1), F.adaptive_avg_pool2d(self.squeeze(late), 4).flatten(1)], 1)
 
 
-PLACES = 2048 * 2 * 2 + 128 * 4 * 4  # numbers that `Places` gives
+def _resnet50(learnt: bool, embedding_size: int) -> tuple[torchvision.models.ResNet, nn.Module]:
+    """Backbone and head with random weights: by place where learnt weights will follow, else by the mean.
+
+    What random layers see in a place tells nothing yet, and there is too little to learn it from: a mean
+    over the places does better.
+    """
+    if learnt:
+        backbone: torchvision.models.ResNet = Places()
+        width = 2048 * 2 * 2 + 128 * 4 * 4
+    else:
+        # Residual branches that start at zero let a random network of this depth learn within few steps.
+        backbone = torchvision.models.resnet50(weights=None, zero_init_residual=True)
+        backbone.fc, width = nn.Identity(), 2048
+    return backbone, nn.Sequential(
+        nn.Linear(width, embedding_size, bias=False), nn.BatchNorm1d(embedding_size)
+    )
 
 
 def resnet50(
@@ -129,8 +143,7 @@ def resnet50(
     input_size = input_size or (64 if device().type == "cpu" else SIDE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = Places()
-        head = nn.Sequential(nn.Linear(PLACES, embedding_size, bias=False), nn.BatchNorm1d(embedding_size))
+        backbone, head = _resnet50(weights != "none", embedding_size)
     origin = Origin(
         architecture="resnet50",
         weights=weights if weights in ("imagenet", "none") else Path(weights).name,
@@ -334,7 +347,8 @@ def load(folder: Path) -> FaceNetwork:
     record = json.loads(file.read_text(encoding="utf-8"))
     origin = Origin(**record.pop("origin"))
     if origin.architecture == "resnet50":
-        network = resnet50("none", origin.embedding_size, origin.input_size)
+        backbone, head = _resnet50(origin.learnt, origin.embedding_size)
+        network = FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
     elif origin.architecture == "pack" and (folder / GRAPH_FILE).is_file():
         graph = (folder / GRAPH_FILE).read_bytes()
         network = _from_graph(_with_zeros(graph), origin.weights)

@@ -38,7 +38,7 @@ class Settings:
     # what the training photos go through
     clean: float = 0.85  # share of the photos that is not degraded
     chance: float = 0.5  # that an effect acts on a photo that is
-    jitter: float = 0.05  # misalignment: shift as a share of the side, zoom, turn in radians
+    jitter: float = 0.02  # misalignment: shift as a share of the side, zoom, turn in radians
     # machine
     bfloat16: bool = True  # mixed precision on machines that are faster with it
 
@@ -49,7 +49,7 @@ RECIPES = {
     "nothing": Settings(),
     # Photos of other things than faces: ImageNet, or a file. How much of it faces can use differs from file
     # to file, and a rate too low is the worst choice of all (README, "Measured"): so "val" chooses.
-    "photos": Settings(try_rates=(0.3, 1.0)),
+    "photos": Settings(try_rates=(0.3, 1.0), jitter=0.05),
     # Faces, as a pack's own recogniser: it learns slowly and keeps its first layers.
     "faces": Settings(
         epochs=18,

@@ -12,7 +12,7 @@ from src.networks import finetuning, network, recipes
 from src.networks.embedding import embed
 from tests.networks.small import ORIGIN, generated
 
-PEOPLE, SHOTS = 6, 12
+PEOPLE, SHOTS = 6, 14
 # By kind of start: epochs of 2 steps, and the AUC that new photos of the people in training must reach.
 KINDS = {"nothing": (20, 0.9), "photos": (20, 0.85), "faces": (16, 0.82)}
 
@@ -53,8 +53,8 @@ def pack():
 
 
 def album(first: int) -> tuple[np.ndarray, pd.DataFrame]:
-    """Six generated people: of each, 8 photos to train on, 2 to validate, 2 to test."""
-    split = np.tile(["train"] * 8 + ["val"] * 2 + ["test_seen"] * 2, PEOPLE)
+    """Six generated people: of each, 8 photos to train on, 2 to validate, 4 to test."""
+    split = np.tile(["train"] * 8 + ["val"] * 2 + ["test_seen"] * 4, PEOPLE)
     faces = pd.DataFrame({"identity": np.repeat(np.arange(PEOPLE).astype(str), SHOTS), "split": split})
     return generated(range(first, first + PEOPLE), SHOTS), faces
 
