@@ -81,26 +81,6 @@ def test_an_error_in_a_thread_reaches_the_caller():
         list(packs.in_order(lambda i: 1 / i, [2, 1, 0, 1]))
 
 
-def test_two_runtimes_are_a_loud_warning_with_the_repair(monkeypatch):
-    class Distribution:
-        def __init__(self, name):
-            self.metadata = {"Name": name}
-
-    both = [Distribution("onnxruntime"), Distribution("onnxruntime-gpu")]
-    monkeypatch.setattr(packs.metadata, "distributions", lambda: both)
-    with pytest.warns(RuntimeWarning, match="both installed") as caught:
-        packs._check_runtime(("CPUExecutionProvider",))
-    assert all(command in str(caught[0].message) for command in packs.REPAIR)
-
-
-def test_a_gpu_that_only_torch_sees_is_a_loud_warning_with_the_repair(monkeypatch):
-    monkeypatch.setattr(packs, "_has_cuda_driver", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with pytest.warns(RuntimeWarning, match="torch sees a GPU") as caught:
-        packs._check_runtime(("CPUExecutionProvider",))
-    assert all(command in str(caught[-1].message) for command in packs.REPAIR)
-
-
 # ---------------------------------------------------------------- as InsightFace, on real photos
 
 
