@@ -25,7 +25,9 @@ FLOORS = {
         "counting pairs hardest intervals curves support comparisons verification calibration protocols "
         "open_set no_face verdict"
     ),
-    "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
+    "networks": (
+        "weights network recipes degradation embedding probes losses stepping finetuning interpolation maps"
+    ),
     " ": "models inflation plots",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "__main__",
@@ -103,7 +105,16 @@ def test_training_needs_neither_insightface_nor_onnx_runtime():
     blocked = (
         "import sys; sys.modules.update(dict.fromkeys(['insightface', 'onnxruntime', 'onnx', 'onnx2torch']))"
     )
-    rooms = ("degradation", "embedding", "finetuning", "interpolation", "losses", "maps", "network")
+    rooms = (
+        "degradation",
+        "embedding",
+        "finetuning",
+        "interpolation",
+        "losses",
+        "maps",
+        "network",
+        "stepping",
+    )
     wanted = f"from src import models; from src.networks import {', '.join(rooms)}"
     subprocess.run([sys.executable, "-c", f"{blocked}; {wanted}"], check=True, cwd=ROOT)
 

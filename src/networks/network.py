@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from src import artifacts
+from src import artifacts, devices
 from src.networks import weights as weight_files
 from src.packs.alignment import SIDE
 
@@ -55,7 +55,11 @@ class FaceNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         size = (self.origin.input_size, self.origin.input_size)
         if tuple(images.shape[-2:]) != size:
+            where = images.device
+            if where.type == "mps":  # which lacks it
+                images = images.cpu()
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+            images = images.to(where)
         return self.head(self.backbone(images))
 
     def extra_repr(self) -> str:
@@ -101,7 +105,7 @@ def resnet50(
     48, as bad photos hold little more and training takes about a fifth of the work.
     Raises FileNotFoundError where the weights can't be had, ValueError where they don't fit.
     """
-    input_size = input_size or (48 if device().type == "cpu" else SIDE)
+    input_size = input_size or devices.input_side()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Residual branches that start at zero let a random network of this depth learn within few steps.
@@ -124,13 +128,6 @@ def resnet50(
         found = {name.removeprefix(prefix): value for name, value in weight_files.read(Path(weights)).items()}
         weight_files.fit(backbone, found, weights)
     return FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
-
-
-def device() -> torch.device:
-    """Where networks run: CUDA or Apple's GPU where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 # ---------------------------------------------------------------- recognisers of packs

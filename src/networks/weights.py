@@ -50,7 +50,8 @@ def read(file: Path) -> dict[str, Tensor]:
         )
     try:
         if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
+            # not `load_file`, whose tensors keep the file mapped: Windows could not replace it then
+            return safetensors.torch.load(file.read_bytes())
         return torch.load(file, map_location="cpu", weights_only=True)
     except (
         SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError,
