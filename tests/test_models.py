@@ -162,7 +162,7 @@ def test_a_map_works_in_single_precision_whatever_the_networks_do(rows):
     """A posterior that is rounded to half precision ties."""
     images = to_images(torch.from_numpy(generated(range(3), 2)))
     for name in ("demo_pack + PLDA", "ResNet-50 fine-tuned + posterior", "ResNet-50 + demo_pack"):
-        model, given = copy.deepcopy(rows[name]), []
+        model, given = copy.deepcopy(rows[name]), list[torch.Tensor]()
         model.map.register_forward_pre_hook(lambda _, parts, given=given: given.extend(parts))
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             assert model(images).dtype == torch.float32

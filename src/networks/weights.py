@@ -50,8 +50,8 @@ def read(file: Path) -> dict[str, Tensor]:
         )
     try:
         if file.suffix == ".safetensors":
-            # not `load_file`, whose tensors keep the file mapped: Windows could not replace it then
-            return safetensors.torch.load(file.read_bytes())
+            # copied, as these tensors keep the file mapped, and Windows can't replace it then
+            return {name: value.clone() for name, value in safetensors.torch.load_file(file).items()}
         return torch.load(file, map_location="cpu", weights_only=True)
     except (
         SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError,
