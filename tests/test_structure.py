@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
@@ -117,6 +118,25 @@ def test_training_needs_neither_insightface_nor_onnx_runtime():
     )
     wanted = f"from src import models; from src.networks import {', '.join(rooms)}"
     subprocess.run([sys.executable, "-c", f"{blocked}; {wanted}"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("python", "system", "fits", "fits_not"),
+    [
+        ("3.10", "linux", "2.10.0", "2.11.0"),  # CUDA 12, as onnxruntime-gpu 1.23
+        ("3.10", "win32", "2.10.0", "2.11.0"),
+        ("3.11", "linux", "2.15.0", "2.10.0"),  # CUDA 13, as onnxruntime-gpu since
+        ("3.13", "linux", "2.11.0", "2.8.0"),
+        ("3.12", "darwin", "2.6.0", "2.5.1"),
+    ],
+)
+def test_torch_is_of_the_cuda_that_onnx_runtime_wants(python, system, fits, fits_not):
+    """Libraries of two versions of CUDA lie in one folder, and one overwrites the other."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line.split("#")[0]) for line in lines if line.startswith("torch>")]
+    machine = {"python_version": python, "sys_platform": system}
+    (torch,) = [one for one in wanted if one.marker is None or one.marker.evaluate(machine)]
+    assert torch.specifier.contains(fits) and not torch.specifier.contains(fits_not)
 
 
 # ---------------------------------------------------------------- the notebook
