@@ -4,10 +4,13 @@ torch is imported only when it is needed: much of the project does without.
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,9 +117,15 @@ def training_precision(where: "torch.device") -> "torch.dtype":
 
 
 def embedding_precision(where: "torch.device") -> "torch.dtype":
-    """In what crops are embedded: float16, which is 8 times as exact as bfloat16, on tensor cores."""
+    """In what crops are embedded, if it agrees: float16, 8 times as exact as bfloat16, on tensor cores.
+
+    On CPUs it is bfloat16, as float16 is several times as slow there; measured with AVX512-BF16, an
+    IResNet-50 takes half the time, with cosines of 0.99997 (random weights).
+    """
     import torch
 
+    if where.type == "cpu":
+        return training_precision(where)
     fast = where.type == "cuda" and torch.cuda.get_device_capability(where)[0] >= TENSOR_CORES
     return torch.float16 if fast else torch.float32
 
@@ -148,6 +157,30 @@ def give_back(where: "torch.device") -> None:
         torch.cuda.empty_cache()
     elif where.type == "mps":
         torch.mps.empty_cache()
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """On Linux, memory that is freed stays with the process meanwhile; elsewhere nothing is done.
+
+    A step of training frees gigabytes and asks for them again, each time in pages that have to be made anew:
+    a tenth of the time of an IResNet-50 on the CPU.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc's malloc.h
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt, library.malloc_trim  # noqa: B018 - musl has neither
+    except (OSError, AttributeError):
+        yield
+        return
+    library.mallopt(trim_threshold, 2**31 - 1)
+    library.mallopt(mmap_threshold, 2**30)
+    try:
+        yield
+    finally:
+        library.mallopt(trim_threshold, 2**27)
+        library.mallopt(mmap_threshold, 2**25)
+        library.malloc_trim(0)
 
 
 def gpu_memory() -> int:

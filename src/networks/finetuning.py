@@ -63,9 +63,10 @@ def train(
     history = learner.restore(state) if state.is_file() else []
     steps, batches = _steps(data, settings), _batches(data, settings, len(history))
     kept = time.perf_counter()
-    with devices.Bar(
+    bar = devices.Bar(
         total=steps * settings.epochs, initial=steps * len(history), desc="fine-tuning", unit="step"
-    ) as bar:
+    )
+    with devices.kept_memory(), bar:
         for epoch in range(len(history), settings.epochs):
             if epoch - _best(history) >= settings.patience:
                 break

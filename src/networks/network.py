@@ -175,6 +175,11 @@ def is_iresnet50(network: FaceNetwork) -> bool:
     return len(convolutions) == 53 and slopes == 25 and all(part.groups == 1 for part in convolutions)
 
 
+def is_depthwise(network: nn.Module) -> bool:
+    """Whether it has convolutions of single channels, which CPUs are slower at in bfloat16."""
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
+
+
 def _from_graph(graph: bytes, name: str) -> FaceNetwork:
     # here and below: training must not need what only packs need
     import onnx

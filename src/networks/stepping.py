@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from src import devices
+from src.networks.network import is_depthwise
 
 LossOf = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -102,5 +103,5 @@ class Stepper:
 
 def precision(where: torch.device, network: nn.Module) -> torch.dtype:
     """In what a network trains fastest: on CPUs, depthwise convolutions are slower in bfloat16."""
-    depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
-    return torch.float32 if where.type == "cpu" and depthwise else devices.training_precision(where)
+    slower = where.type == "cpu" and is_depthwise(network)
+    return torch.float32 if slower else devices.training_precision(where)

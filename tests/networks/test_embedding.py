@@ -159,6 +159,23 @@ def test_half_precision_is_used_where_it_is_fast_and_agrees(crops, monkeypatch, 
     assert (embedding.embed(crops, network) * found).sum(1).min() >= 0.9999
 
 
+@pytest.mark.parametrize(("groups", "large", "half"), [(1, 1000, False), (1, 500, True), (3, 500, False)])
+def test_processors_embed_in_bfloat16_what_is_large_and_not_depthwise(
+    crops, monkeypatch, groups, large, half
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv(devices.FORCED, "cpu")
+    monkeypatch.setattr(embedding, "LARGE", large)
+    monkeypatch.setattr(embedding, "AGREEING", -2)
+    network = nn.Sequential(
+        nn.Conv2d(3, 12, 3, groups=groups), nn.Flatten(), nn.Linear(12 * 36, 1, bias=False)
+    )
+    kinds = []
+    network[0].register_forward_hook(lambda part, given, result: kinds.append(result.dtype))
+    embedding.embed(crops, network)
+    assert kinds[-1] == (torch.bfloat16 if half else torch.float32)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_what_does_not_fit_is_embedded_in_smaller_parts(crops, monkeypatch, mirrored):
     fake_gpu.pretend(monkeypatch)
