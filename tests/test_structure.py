@@ -23,15 +23,16 @@ FLOORS = {
         "export"
     ),
     "evaluation": (
-        "counting pairs hardest intervals curves support comparisons verification calibration protocols "
-        "open_set no_face verdict"
+        "counting pairs hardest people intervals curves support comparisons verification calibration "
+        "protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding probes losses stepping finetuning interpolation maps"
+        "weights network recipes degradation embedding probes recognisability losses stepping finetuning "
+        "interpolation maps"
     ),
-    " ": "models inflation plots",
+    " ": "models inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
-    "  ": "__main__",
+    "  ": "page repeats __main__",
 }
 ORDER = [f"{floor}.{name}".strip(" .") for floor, names in FLOORS.items() for name in names.split()]
 MODULES = sorted(

@@ -5,6 +5,7 @@ Outside this room everything is RGB.
 
 import copy
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ from src.packs.alignment import SIDE
 T = TypeVar("T")
 R = TypeVar("R")
 
+STRIDE = 32  # the detector's coarsest: its input is a multiple of it
 # Crops that an accelerator takes at once: fewer are filled up, as it makes a graph for every new shape.
 BATCHES = (1, 8, 64)
 USED = ("detection", "recognition")  # models of a pack
@@ -61,8 +63,10 @@ class Pack:
         on_cores = self.providers[0] == sessions.CPU
         if self.batched is None:
             recogniser, step = self.recogniser, 1
-        else:  # the cores share what there is, an accelerator takes it at once
-            recogniser, step = self.batched, 16 if on_cores else BATCHES[-1]
+        elif on_cores:
+            recogniser, step = self.batched, 4  # what a core works on stays in its cache
+        else:
+            recogniser, step = self.batched, BATCHES[-1]  # an accelerator takes it at once
 
         def embed(start: int) -> np.ndarray:
             here = crops[start : start + step].transpose(0, 3, 1, 2)
@@ -86,7 +90,8 @@ class Pack:
         if size is None:
             return self.detector.detect(bgr, det_thresh=threshold)
         if self.resizable is not None:
-            return self.resizable.detect(bgr, input_size=(size, size), det_thresh=threshold)
+            canvas = _canvas(bgr.shape, size) if self.providers[0] == sessions.CPU else (size, size)
+            return self.resizable.detect(bgr, input_size=canvas, det_thresh=threshold)
         # The one canvas there is takes the photo at the same scale: the same to the detector, if slower.
         canvas = self.detector.static_input_size[0]
         scale = min(size, canvas) / max(bgr.shape[:2])
@@ -124,6 +129,15 @@ def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _canvas(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Width and height of the smallest input that holds an image of this shape at `size` pixels, less black.
+
+    Accelerators get squares instead, as each new shape costs them more than the black does.
+    """
+    height, width = (math.ceil(side * size / max(shape[:2]) / STRIDE) * STRIDE for side in shape[:2])
+    return width, height
 
 
 def _cores() -> int:
@@ -205,9 +219,14 @@ def _used(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 def _resizable(detector: SCRFD) -> SCRFD | None:
-    """The detector with a free input size: itself, or a copy whose graph is freed in memory and checked."""
+    """The detector with a free input size: a copy of it, its graph freed in memory and checked if need be."""
     if detector.static_input_size is None:
-        return detector
+        if detector.session.get_providers()[0] == "CoreMLExecutionProvider":
+            return detector  # which needs a session of its own for every size
+        freed = copy.copy(detector)
+        freed.static_shape_sessions = False  # one for all: there are as many sizes as shapes of photos
+        freed._reset_resolution_session_pool()
+        return freed
     model = graphs.free_size(onnx.load(detector.model_file))
     width, height = native = detector.static_input_size
     noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)

@@ -4,8 +4,10 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from src.demo import mode
 from src.packs import pack as packs
 from src.packs.pack import Pack, load
 from src.photos import decoding
@@ -79,6 +81,25 @@ def test_results_come_in_order_and_only_as_far_ahead_as_allowed():
 def test_an_error_in_a_thread_reaches_the_caller():
     with pytest.raises(ZeroDivisionError):
         list(packs.in_order(lambda i: 1 / i, [2, 1, 0, 1]))
+
+
+def test_photos_of_many_shapes_open_no_further_sessions(monkeypatch):
+    """InsightFace makes one for every size at which a detector that takes any, as buffalo_l's, is asked."""
+    pack = load(mode.PACK)
+    assert pack.detector.static_input_size is None and pack.resizable is not None
+    opened = []
+    begin = onnxruntime.InferenceSession.__init__
+
+    def noted(self, *given, **options):
+        opened.append(given)
+        begin(self, *given, **options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", noted)
+    for side in range(40, 640, 40):
+        pack.detect(RNG.integers(0, 256, (side, 400, 3), np.uint8), 320)
+    assert not opened
+    assert pack.detect(RNG.integers(0, 256, (90, 90, 3), np.uint8))[0].shape[1] == 5
+    assert len(opened) == 2, "as shipped, at 128 and 640 as InsightFace does"
 
 
 # ---------------------------------------------------------------- as InsightFace, on real photos
