@@ -207,21 +207,22 @@ class Learner:
 
         Returns loss and accuracy. A loss that is not finite changes nothing.
         """
-        loss, embeddings = self.stepper.gradients(self._loss, self.optimizer, images, labels, targets)
+
+        def loss_of(part: slice) -> tuple[Tensor, Tensor]:
+            with self.stepper.autocast():
+                embeddings = self.network(images[part])
+            embeddings = embeddings.float()
+            loss = self.loss(embeddings, labels[part])
+            if targets is not None:
+                agreement = F.cosine_similarity(self.to_teacher(embeddings), targets[part])
+                loss = loss + self.settings.distillation * (1 - agreement).mean()
+            return loss, embeddings
+
+        loss, embeddings = self.stepper.gradients(loss_of, self.optimizer, len(images))
         if not math.isfinite(loss):
             return loss, math.nan
         self.stepper.update(self.optimizer, self.trained.parameters(), self.settings.clip)
         return loss, losses.accuracy(self.loss, embeddings, labels)
-
-    def _loss(self, images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
-        with self.stepper.autocast():
-            embeddings = self.network(images)
-        embeddings = embeddings.float()
-        loss = self.loss(embeddings, labels)
-        if targets is not None:
-            agreement = F.cosine_similarity(self.to_teacher(embeddings), targets)
-            loss = loss + self.settings.distillation * (1 - agreement).mean()
-        return loss, embeddings
 
     @torch.no_grad()
     def average(self, step: int) -> None:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from src import devices
 from src.networks.network import is_depthwise
 
-LossOf = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+LossOf = Callable[[slice], tuple[Tensor, Tensor]]  # of a part of the batch: loss, embeddings
 
 
 class Stepper:
@@ -33,27 +33,25 @@ class Stepper:
         self,
         loss_of: LossOf,
         optimizer: torch.optim.Optimizer,
-        images: Tensor,
-        labels: Tensor,
-        targets: Tensor | None,
+        batch: int,
     ) -> tuple[float, Tensor]:
-        """Leaves the gradients of the loss of a batch; returns the loss, and embeddings [B, D].
+        """Leaves the gradients of the loss of a batch of so many photos; returns loss and embeddings [B, D].
 
-        loss_of: from images, labels and targets to a loss, a mean over the batch, and embeddings. Where the
-        memory is too small, the batch is halved from here on, and the gradients of its parts are added up.
-        Batch norms see the parts, of 2 photos at least. After a loss that is not finite there is no step to
-        take. Raises RuntimeError where not even 2 photos fit.
+        loss_of: for a part of the batch its loss, a mean over the part, and embeddings. Where the memory is
+        too small, the batch is halved from here on, and the gradients of its parts are added up. Batch norms
+        see the parts, of 2 photos at least. After a loss that is not finite there is no step to take. Raises
+        RuntimeError where not even 2 photos fit.
         """
         while True:
             optimizer.zero_grad()
             try:
-                loss, embeddings = self._add_up(loss_of, images, labels, targets)
+                loss, embeddings = self._add_up(loss_of, batch)
             except RuntimeError as error:
                 if not devices.out_of_memory(error):
                     raise
                 loss, embeddings = None, None
             if loss is None or embeddings is None:  # out of the except block, which holds on to the memory
-                self._halve(len(images))
+                self._halve(batch)
             elif self.precision == torch.float16 and not loss.isfinite():
                 tqdm.write("the loss is not finite in float16: training goes on in float32, which is slower")
                 self.precision = torch.float32
@@ -70,21 +68,18 @@ class Stepper:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    def _add_up(
-        self, loss_of: LossOf, images: Tensor, labels: Tensor, targets: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        total = torch.zeros((), device=labels.device)
+    def _add_up(self, loss_of: LossOf, batch: int) -> tuple[Tensor, Tensor]:
+        losses: list[Tensor] = []
         embeddings: list[Tensor] = []
-        for rows in torch.arange(len(images)).tensor_split(self.parts):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            loss, found = loss_of(images[part], labels[part], None if targets is None else targets[part])
-            loss = loss * (len(rows) / len(images))
-            total = total + loss.detach()
+        for rows in torch.arange(batch).tensor_split(self.parts):
+            loss, found = loss_of(slice(int(rows[0]), int(rows[-1]) + 1))
+            loss = loss * (len(rows) / batch)
+            losses.append(loss.detach())
             embeddings.append(found.detach())
             if not loss.isfinite():
                 break
             self.scaler.scale(loss).backward()
-        return total, torch.cat(embeddings)
+        return torch.stack(losses).sum(), torch.cat(embeddings)
 
     def _halve(self, batch: int) -> None:
         self.parts *= 2
