@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -128,6 +128,13 @@ def embedding_precision(where: "torch.device") -> "torch.dtype":
         return training_precision(where)
     fast = where.type == "cuda" and torch.cuda.get_device_capability(where)[0] >= TENSOR_CORES
     return torch.float16 if fast else torch.float32
+
+
+def autocast(where: "torch.device", precision: "torch.dtype") -> "AbstractContextManager[Any]":
+    """For a network's forward pass in this precision; nothing is done for float32."""
+    import torch
+
+    return nullcontext() if precision == torch.float32 else torch.autocast(where.type, precision)
 
 
 def input_side() -> int:

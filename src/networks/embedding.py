@@ -145,5 +145,5 @@ class _Look:
 
     @torch.inference_mode()
     def _forward(self, crops: np.ndarray, precision: torch.dtype) -> np.ndarray:
-        with torch.autocast(self.where.type, precision, enabled=precision != torch.float32):
+        with devices.autocast(self.where, precision):
             return self.network(to_images(torch.from_numpy(crops).to(self.where))).float().cpu().numpy()

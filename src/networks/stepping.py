@@ -1,6 +1,8 @@
 """A step of training on whatever device there is: in its precision, in as many parts as its memory needs."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +26,9 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(where.type, enabled=precision == torch.float16)
         self.parts = 1  # of a batch, one after the other
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """For the network's forward pass."""
-        half = self.precision != torch.float32
-        return torch.autocast(self.where.type, self.precision if half else torch.bfloat16, enabled=half)
+        return devices.autocast(self.where, self.precision)
 
     def gradients(
         self,

@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -417,8 +416,6 @@ def test_apples_gpu_gets_its_photos_made_worse_by_the_cpu(train, monkeypatch, no
     monkeypatch.setattr(torch.Tensor, "to", there)
     monkeypatch.setattr(finetuning.devices, "device", lambda: torch.device("mps"))
     monkeypatch.setattr(finetuning.devices, "give_back", lambda where: None)
-    monkeypatch.setattr(stepping.Stepper, "autocast", lambda self: contextlib.nullcontext())
-    monkeypatch.setattr(embedding.torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     train(settings=dataclasses.replace(QUICK, epochs=1))
     assert no_generator_elsewhere == ["cpu"]
     trained_on = [kind for kind in moves if kind != "network"]
