@@ -30,7 +30,7 @@ FLOORS = {
         "weights network recipes degradation embedding probes recognisability losses stepping finetuning "
         "interpolation maps"
     ),
-    " ": "models inflation more_photos plots tables",
+    " ": "models inflation more_photos plots tables explorer",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }
