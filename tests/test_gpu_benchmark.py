@@ -34,6 +34,6 @@ def test_without_insightface_the_half_that_needs_torch_is_measured(tmp_path):
 def test_what_onnx_runtime_is_asked_for_is_in_the_table(tmp_path):
     crops = gpu.photos(60)
     detection, recognition, released = gpu.onnx_runtime(crops, gpu.QUICK, tmp_path, "")
-    assert "1 x 3 x 160 x 160" in detection["shapes"] and "16 x 3 x 112 x 112" in recognition["shapes"]
+    assert "1 x 3 x 160 x 160" in detection["shapes"] and "4 x 3 x 112 x 112" in recognition["shapes"]
     assert detection["photos/s"] > 0 and recognition["photos/s"] > 0
     assert released["how"] == "after release"
