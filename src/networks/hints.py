@@ -118,12 +118,12 @@ class Follower(nn.Module):
         if not hinted:
             return moved.new_zeros(())
         losses = []
-        for i, (adaptor, hint) in enumerate(
-            zip(self.adaptors, self.told(batch[hinted], moved[hinted]), strict=True)
-        ):
-            said = self.seen[i][hinted]
+        told = self.told(batch[hinted], moved[hinted])
+        for i, (adaptor, hint) in enumerate(zip(self.adaptors, told, strict=True)):
+            said = self.seen[i][hinted].float()
             side = min(said.shape[-1], hint.shape[-1])
-            losses.append(F.mse_loss(adaptor(_resized(said.float(), side)).float(), _resized(hint, side)))
+            hint = _resized(hint, side).to(said.device)
+            losses.append(F.mse_loss(adaptor(_resized(said, side)).float(), hint))
         return torch.stack(losses).mean()
 
     def told(self, batch: np.ndarray, moved: Tensor) -> list[Tensor]:

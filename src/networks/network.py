@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from src import artifacts
+from src import artifacts, devices
 from src.networks import weights as weight_files
 from src.packs.alignment import SIDE
 
@@ -56,7 +56,11 @@ class FaceNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         size = (self.origin.input_size, self.origin.input_size)
         if tuple(images.shape[-2:]) != size:
+            where = images.device
+            if where.type == "mps":  # which lacks it
+                images = images.cpu()
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+            images = images.to(where)
         return self.head(self.backbone(images))
 
     def extra_repr(self) -> str:
@@ -140,7 +144,7 @@ def resnet50(
     64, as bad photos hold little more and training takes about a third of the work.
     Raises FileNotFoundError where the weights can't be had, ValueError where they don't fit.
     """
-    input_size = input_size or (64 if device().type == "cpu" else SIDE)
+    input_size = input_size or devices.input_side()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone, head = _resnet50(weights != "none", embedding_size)
@@ -162,13 +166,6 @@ def resnet50(
         found = {name.removeprefix(prefix): value for name, value in weight_files.read(Path(weights)).items()}
         weight_files.fit(backbone, new | found, weights)
     return FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
-
-
-def device() -> torch.device:
-    """Where networks run: CUDA or Apple's GPU where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 # ---------------------------------------------------------------- recognisers of packs
@@ -214,6 +211,11 @@ def is_iresnet50(network: FaceNetwork) -> bool:
     convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
     slopes = sum(isinstance(part, (PReLU, nn.PReLU)) for part in parts)
     return len(convolutions) == 53 and slopes == 25 and all(part.groups == 1 for part in convolutions)
+
+
+def is_depthwise(network: nn.Module) -> bool:
+    """Whether it has convolutions of single channels, which CPUs are slower at in bfloat16."""
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
 
 
 def _from_graph(graph: bytes, name: str) -> FaceNetwork:

@@ -63,7 +63,12 @@ def test_a_checkpoint_comes_back_the_same_and_can_be_started_from(resnet50, tmp_
     assert loaded.history["loss"].tolist() == [2.0]
     assert loaded.origin == resnet50.origin
     started = network.resnet50(str(tmp_path / network.WEIGHTS_FILE), 16, 32).eval()
-    assert torch.equal(started.backbone(images), resnet50.backbone(images))
+    layers = started.backbone.state_dict()
+    assert all(torch.equal(layers[name], value) for name, value in resnet50.backbone.state_dict().items())
+    network.save(started, tmp_path / "by place")
+    assert torch.equal(network.load(tmp_path / "by place")(images), started(images))
+    again = network.resnet50(str(tmp_path / "by place" / network.WEIGHTS_FILE), 16, 32, seed=1).eval()
+    assert torch.equal(again.backbone(images), started.backbone(images))
     # a network's text, by which artefacts tell networks apart, says what it is
     assert str(started) != str(resnet50)
 
