@@ -21,7 +21,7 @@ class Settings:
     learning_rate: float = 2e-3  # at its peak
     backbone_rate: float = 1.0  # times learning_rate, for a backbone that starts from learnt weights
     try_rates: tuple[float, ...] | None = None  # of these, short trials on "val" choose backbone_rate
-    trial: float = 0.1  # share of the epochs that each trial takes
+    trial: float = 0.15  # share of the epochs that each trial takes
     weight_decay: float = 0.05  # of matrices and kernels, not of norms
     warmup: float = 0.1  # share of the steps in which the learning rate rises
     clip: float = 5.0  # largest norm of the gradient
