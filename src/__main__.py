@@ -1,6 +1,8 @@
-"""Run the notebook from a shell: `python -m src epochs=5 dataset=path/to/images`.
+"""Run the notebook from a shell: `python -m src epochs=5 dataset=path/to/images`; use what it has made.
 
-The executed notebook and its HTML land in the `processed` folder; the comparison table is printed at the end.
+`python -m src identify photo.jpg` says who is on a photo, `python -m src convert immich` writes the model for
+another program. The executed notebook and its HTML land in the `processed` folder; the comparison table is
+printed at the end.
 """
 
 import ast
@@ -15,10 +17,12 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
+from src import identify, take_home
 from src.artifacts import room_for
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
+COMMANDS = {"identify": identify.main, "convert": take_home.main}
 
 
 def parse(arguments: list[str]) -> dict[str, Any]:
@@ -90,6 +94,9 @@ def run(parameters: dict[str, Any]) -> Path:
 
 def main() -> int:
     try:
+        if command := COMMANDS.get("".join(sys.argv[1:2])):
+            command(sys.argv[2:])
+            return 0
         executed = run(from_here(parse(sys.argv[1:])))
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)

@@ -17,13 +17,15 @@ FLOORS = {
         "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding "
         "fetching duplicates examining cleaning series grouping splitting split_folders"
     ),
-    "packs": "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export",
+    "packs": (
+        "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export forms"
+    ),
     "evaluation": (
-        "counting pairs hardest intervals curves support comparisons verification calibration protocols "
-        "open_set no_face verdict"
+        "counting pairs score_files hardest intervals curves support comparisons verification calibration "
+        "protocols open_set no_face verdict"
     ),
     "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
-    " ": "models inflation plots",
+    " ": "models model_card take_home identify inflation plots",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "__main__",
 }
@@ -88,7 +90,7 @@ def test_files_and_functions_can_be_read_in_one_sitting():
         ),
         ("matplotlib", {"plots"}),
         ("onnxruntime", {"packs.pack", "packs.graphs", "packs.export", "networks.network"}),
-        ("onnx", {"packs.graphs", "packs.pack", "packs.export", "networks.network"}),
+        ("onnx", {"packs.graphs", "packs.pack", "packs.export", "packs.forms", "networks.network"}),
     ],
 )
 def test_heavy_packages_stay_in_their_rooms(package, rooms):
