@@ -31,7 +31,7 @@ found = {}
 readers = {2: bob.measure.load.split, 4: load.split_four_column, 5: load.split_five_column}
 for (columns, read), file in zip(readers.items(), (two, four, five)):
     negatives, positives = read(file)
-    auc = bob.measure.roc_auc_score(negatives, positives, npoints=200_000, min_far=-6)
+    auc = bob.measure.roc_auc_score(negatives, positives, npoints=10_000, min_far=-5)
     found[f"Bob, {columns} columns"] = [auc, bob.measure.eer(negatives, positives)]
 stats = get_eer_stats(np.loadtxt(genuine), np.loadtxt(impostor))
 found["pyeer"] = [float(stats.auc), float(stats.eer)]
@@ -47,21 +47,23 @@ def main() -> None:
     parser.add_argument(
         "--python", required=True, help="an interpreter with bob.measure, bob.bio.base and pyeer"
     )
+    parser.add_argument("--models", nargs="+", default=["*"], help="whose embeddings, as file names: *tuned")
     given = parser.parse_args()
     faces = pd.read_parquet(given.processed / "faces.parquet")
     rows = []
-    for file in sorted((given.processed / "embeddings").glob("*.npy")):
+    folder = given.processed / "embeddings"
+    for file in sorted({file for model in given.models for file in folder.glob(f"{model}.npy")}):
         embeddings = np.load(file)
         if not np.isfinite(embeddings).all():
             continue  # failures to enrol have no score
         for name, test in verification.test_sets(faces).items():
             report = verification.report(verification.evaluate({file.stem: embeddings}, {name: test}))
             ours = report[report["quality"] == "all"].iloc[0]
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as place:
                 files = [
                     path
                     for form in score_files.FORMATS
-                    for path in score_files.write(embeddings, test, Path(folder), file.stem, form)
+                    for path in score_files.write(embeddings, test, Path(place), file.stem, form)
                 ]
                 done = subprocess.run(
                     [given.python, "-c", READERS, *map(str, files)],

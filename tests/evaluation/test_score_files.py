@@ -90,6 +90,6 @@ def test_pairs_of_many_photos_come_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(score_files, "_BLOCK", 7)
     (pieces,) = score_files.write(vectors, test, tmp_path, "pieces")
     assert [line[:4] for line in read(whole)] == [line[:4] for line in read(pieces)]
-    scores = [np.array([float(line[4]) for line in read(file)]) for file in (whole, pieces)]
-    np.testing.assert_allclose(*scores, atol=1e-6)
-    assert len(scores[0]) == 50 * 49 / 2
+    one, other = (np.array([float(line[4]) for line in read(file)]) for file in (whole, pieces))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert len(one) == 50 * 49 / 2

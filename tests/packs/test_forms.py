@@ -129,7 +129,7 @@ def test_insightface_rest(recogniser, crops, model, tmp_path, reshaped):
     outputs = [output.name for output in session.get_outputs()]
     name = session.get_inputs()[0].name
     session.run(outputs, {name: [np.zeros((3, 112, 112), np.float32)]})  # it warms up with a list
-    bgr = np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops])
+    bgr = list(np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops]))
     blob = cv2.dnn.blobFromImages(bgr, 1.0 / 127.5, (112, 112), (127.5, 127.5, 127.5), swapRB=True)
     same(session.run(outputs, {name: blob})[0], crops, model)
 
