@@ -184,10 +184,10 @@ def in_words(
         if face.known is None:
             said = f"closest is **{name}** ({score:.3f}); this pack has no calibrated threshold to decide by"
         elif face.known:
-            said = f"**{name}** ({score:.3f}, threshold {tool.threshold:.3f})"
+            said = f"**{name}** ({_against(score, tool.threshold)})"
         else:
-            scores = f"{score:.3f}, threshold {tool.threshold:.3f}"
-            said = f"**nobody known**: the closest, {name}, is not close enough ({scores})"
+            said = f"**nobody known**: the closest, {name}, is not close enough "
+            said += f"({_against(score, tool.threshold)})"
         others = ", ".join(f"{other} {value:.3f}" for other, value in face.closest[1:])
         lines.append(f"- {where}{said}." + (f" Then: {others}." if others else ""))
     if tool.threshold is not None:
@@ -200,6 +200,12 @@ def in_words(
     return "\n".join(lines)
 
 
+def _against(score: float, threshold: float | None) -> str:
+    """A score and the threshold, to so many digits that one sees which is the higher."""
+    digits = 3 if threshold is None or abs(score - threshold) >= 1e-3 else 6
+    return f"{score:.{digits}f}, threshold {threshold:.{digits}f}"
+
+
 def drawn(photo: np.ndarray, answers: Sequence[Face]) -> Image.Image:
     """The photo, uint8 [H, W, 3] RGB, with each face's box and answer; green: known, red: nobody known."""
     image = Image.fromarray(photo)
@@ -210,10 +216,11 @@ def drawn(photo: np.ndarray, answers: Sequence[Face]) -> Image.Image:
         scale = 1.0
     draw, line = ImageDraw.Draw(image), max(2, max(image.size) // 300)
     font = ImageFont.load_default(max(14, max(image.size) // 45))
-    for face in answers:
+    for number, face in enumerate(answers, 1):
         name, score = face.closest[0]
         colour = _UNDECIDED if face.known is None else _KNOWN if face.known else _NOBODY
-        text = f"nobody known (closest {score:.2f})" if face.known is False else f"{name} {score:.2f}"
+        text = "nobody known" if face.known is False else f"{name} {score:.2f}"
+        text = f"{number}: {text}" if len(answers) > 1 else text
         left, top, right, bottom = (scale * side for side in face.box)
         draw.rectangle((left, top, right, bottom), outline=colour, width=line)
         _, _, width, height = draw.textbbox((0, 0), text, font=font)

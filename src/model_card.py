@@ -206,8 +206,8 @@ def _decisions(known: dict[str, Any], results: Results) -> str:
         )
         pairs = known["pairs"]
         parts = [
-            f"Two photos: the same person from a cosine of **{pairs['threshold']:.4f}** on, chosen on val "
-            f"for a FAR of {pairs['target_far']:.2%}. On the tests: {held}."
+            f"Two photos: the same person from a cosine of **{_score(pairs['threshold'])}** on, chosen on "
+            f"val for a FAR of {pairs['target_far']:.2%}. On the tests: {held}."
         ]
     if known["people"] is None:
         parts.append(
@@ -217,8 +217,8 @@ def _decisions(known: dict[str, Any], results: Results) -> str:
         people = known["people"]
         parts.append(
             f"One photo against everybody known (the mean of each person's unit embeddings): somebody from "
-            f"**{people['threshold']:.4f}** on, chosen on val with {known['known']} known people so that at "
-            f"most {people['target_fpir']:.0%} of each kind of probe of nobody known is taken for one of "
+            f"**{_score(people['threshold'])}** on, chosen on val with {known['known']} known people so that "
+            f"at most {people['target_fpir']:.0%} of each kind of probe of nobody known is taken for one of "
             "them. With more people known, more strangers are taken for one."
         )
     return "\n\n".join(parts)
@@ -230,7 +230,7 @@ def _strangers(held: pd.DataFrame | NotPossible) -> str:
     rows = [["threshold", "photos of", "how many", "taken for somebody known, or found"]]
     for row in held.to_dict("records"):
         share = _bounded(row | {"rate_low": row["low"], "rate_high": row["high"]}, "rate", ".1%")
-        rows.append([f"{row['threshold']:.4f} ({row['rule']})", row["kind"], f"{row['photos']}", share])
+        rows.append([f"{_score(row['threshold'])} ({row['rule']})", row["kind"], f"{row['photos']}", share])
     note = "" if pd.isna(held["note"].iloc[0]) else str(held["note"].iloc[0])  # a .csv has no ""
     return _table(rows) + (f"\n\n{note[0].upper()}{note[1:]}." if note else "")
 
@@ -283,6 +283,11 @@ def _files(folder: Path) -> str:
         if file.name != CARD
     ]
     return _table(rows)
+
+
+def _score(value: float) -> str:
+    """A threshold; of models that are sure of everything, to more digits."""
+    return f"{value:.4f}" if value < 0.9995 else f"{value:.7f}"
 
 
 def _bounded(row: Any, measure: str, form: str = ".3f") -> str:
