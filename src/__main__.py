@@ -1,8 +1,8 @@
 """Run the notebook from a shell: `python -m src epochs=5 dataset=path/to/images`; use what it has made.
 
 `python -m src identify photo.jpg` says who is on a photo, `python -m src convert immich` writes the model for
-another program. The executed notebook and its HTML land in the `processed` folder; the comparison table is
-printed at the end.
+another program. The executed notebook and its HTML land in the `processed` folder; the verdict is printed
+at the end.
 """
 
 import ast
@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 import papermill
-from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
-from src import identify, take_home
+from src import identify, page, take_home
 from src.artifacts import room_for
+from src.evaluation import answer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
@@ -39,11 +38,17 @@ def parse(arguments: list[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals or name not in defaults:
             raise ValueError(f"{word!r} is not name=value with a name among: {', '.join(defaults)}.")
-        parameters[name] = text if isinstance(defaults[name], str) else _number(name, text, defaults[name])
+        parameters[name] = _value(name, text, defaults[name])
     return {**defaults, **parameters}
 
 
-def _number(name: str, text: str, default: float) -> float:
+def _value(name: str, text: str, default: str | bool | float) -> str | bool | float:
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{name}={text} is neither True nor False.")
+        return text.lower() == "true"
     try:
         return type(default)(text)
     except ValueError:
@@ -58,7 +63,7 @@ def from_here(parameters: dict[str, Any]) -> dict[str, Any]:
     A name, such as that of a pack, becomes a path only where there is something of that name here.
     """
     paths = {"processed": Path(parameters["processed"]).expanduser()}
-    for name in ("dataset", "pack", "weights"):
+    for name in ("dataset", "pack", "weights", "photo"):
         path = Path(parameters[name]).expanduser()
         if path.exists() and parameters[name] not in ("", "imagenet", "none"):
             paths[name] = path
@@ -84,9 +89,11 @@ def run(parameters: dict[str, Any]) -> Path:
     for cell in notebook.cells:  # progress bars say nothing once the work is done
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    if not parameters.get("faces_in_report", True):
+        notebook = page.without_faces(notebook)
     nbformat.write(notebook, executed)
-    page, _ = HTMLExporter().from_notebook_node(notebook)
-    executed.with_suffix(".html").write_text(page, encoding="utf-8")
+    text = page.as_html(notebook, NOTEBOOK.stem.replace("_", " "))
+    executed.with_suffix(".html").write_text(text, encoding="utf-8")
     if failure:
         raise RuntimeError(f"{failure}\nThe notebook as far as it came: {executed}")
     return executed
@@ -109,10 +116,9 @@ def main() -> int:
             "\nInterrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr
         )
         return 130
-    report = pd.read_csv(executed.parent / "report.csv")
-    columns = ["model", "test", "quality", "genuine", "impostor", "auc", "auc_low", "auc_high", "eer"]
-    print(report[columns].to_string(index=False, float_format="{:.3f}".format))
-    print(f"\nReport   {executed.parent / 'report.csv'}\nFigures  {executed.parent / 'figures'}")
+    text = (executed.parent / answer.FILE).read_text(encoding="utf-8")
+    print(f"\n{answer.for_terminal(text)}\n")
+    print(f"Report   {executed.parent / 'report.csv'}\nFigures  {executed.parent / 'figures'}")
     print(f"Notebook {executed}\nPage     {executed.with_suffix('.html')}")
     return 0
 

@@ -27,6 +27,8 @@ from src import fingerprints
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LOADED: list[str] = []  # what the cell that runs has loaded so far
+
 
 def cached(
     path: Path | str | tuple[Path | str, ...], function: Callable[..., T], /, *args: Any, **kwargs: Any
@@ -213,8 +215,25 @@ def _unchanged(
     if _workspace(paths[0]).exists():  # of other inputs, or of a run killed at its end
         with suppress(Timeout), _lock(paths[0]).acquire(timeout=0):
             shutil.rmtree(_workspace(paths[0]), ignore_errors=True)
-    print(f"loaded {names} (inputs unchanged)")
+    _say_loaded(names)
     return (loaded,)
+
+
+def _say_loaded(names: str) -> None:
+    """Says what was loaded; in a notebook once a cell ends, in one line for all of it."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        print(f"loaded {names} (inputs unchanged)")
+        return
+    if not _LOADED:
+        shell.events.register("post_run_cell", _flush_loaded)
+    _LOADED.append(names)
+
+
+def _flush_loaded(_: Any) -> None:
+    sys.modules["IPython"].get_ipython().events.unregister("post_run_cell", _flush_loaded)
+    print(f"loaded {', '.join(_LOADED)} (inputs unchanged)")
+    _LOADED.clear()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import functools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,19 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
     return ax
 
 
-def _styles(names: Sequence[str]) -> dict[str, Style]:
-    """The line of each name. Once the colours are used up, they come again with hollow markers."""
+def _styles(column: pd.Series) -> dict[str, Style]:
+    """The line of each name in a column. Once the colours are used up, they come again with hollow markers.
+
+    A categorical column may hold some of its names only: each keeps the line that it has among all of them.
+    """
+    there = list(column.unique())
+    names = list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else there
     styles: dict[str, Style] = {}
     for name, colour, line in zip(names, cycle(COLOURS), cycle(LINES), strict=False):
         styles[name] = {"color": colour, "linestyle": line, "linewidth": 1.8}
     for name, marker in zip(names[len(COLOURS) :], cycle(MARKERS), strict=False):
         styles[name] |= {"marker": marker, "markersize": 5, "markerfacecolor": "white", "markevery": 0.08}
-    return styles
+    return {name: styles[name] for name in names if name in there}
 
 
 def _legend(ax: Axes, **options: Any) -> None:
@@ -304,14 +309,20 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None, banded: Sequence[str] = ()
     if not curves["far"].min() < 1:
         return notice(_NO_CURVE, ax)
     ax = _axes(ax, 9.4)
-    for name, style in _styles(list(curves["model"].unique())).items():
+    for name, style in _styles(curves["model"]).items():
         curve = curves[curves["model"] == name]
         matters = not banded or name in banded
         style |= {} if matters else {"linewidth": 0.9, "alpha": 0.7}
         _curve(ax, curve["far"], curve["tar"], f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", style)
         if matters:
             _band(ax, curve["far"], curve["tar"], curve, style["color"])
-    lowest = curves["far"].min()
+    _far_and_tar(ax, curves["far"].min())
+    _legend_right(ax)
+    return ax
+
+
+def _far_and_tar(ax: Axes, lowest: float) -> None:
+    """The axes of an ROC, from the lowest FAR on, and the line of chance."""
     chance = np.geomspace(lowest, 1, 100)
     ax.plot(chance, chance, color="0.6", linewidth=1, linestyle=(0, (1, 2)), label="chance")
     ax.set_xscale("log")
@@ -321,7 +332,32 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None, banded: Sequence[str] = ()
     ax.set_ylabel("TAR: genuine pairs accepted")
     _in_percent(ax.xaxis)
     _in_percent(ax.yaxis)
-    _legend_right(ax)
+
+
+@_or_notice
+def headline(curves: pd.DataFrame, roles: Mapping[str, str], ax: Axes | None = None) -> Axes:
+    """The answer in one figure: ROC curves before and after, of one test set, FAR on a log axis.
+
+    curves: of `answer.curves`. roles: what each model is, by its name, such as {"buffalo_l": "before"};
+    others are left out. The legend gives AUC with 95 % intervals, and a note the study's, as context.
+    """
+    if not curves["far"].min() < 1:
+        return notice(_NO_CURVE, ax)
+    ax = _axes(ax, 6.4, 5.2)
+    for name, style in _styles(curves["model"]).items():
+        if name not in roles:
+            continue
+        curve = curves[curves["model"] == name]
+        auc, low, high = (float(curve[column].iloc[0]) for column in ("auc", "auc_low", "auc_high"))
+        interval = f" [{low:.3f}, {high:.3f}]" if np.isfinite(low + high) else ""
+        label = f"{roles[name]}: {_shortened(name, 44)}\nAUC {auc:.3f}{interval}"
+        _curve(ax, curve["far"], curve["tar"], label, style | {"linewidth": 2.4})
+        _band(ax, curve["far"], curve["tar"], curve, style["color"])
+    _far_and_tar(ax, curves["far"].min())
+    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.13), labelspacing=0.7)
+    quality = str(curves["quality"].iloc[0])
+    text = f"{quality} pairs; bands: 95 %, over people\nthe study, on other photos: AUC 0.864, then 0.975"
+    ax.text(0.98, 0.03, text, fontsize=SMALL - 1, color="0.35", ha="right", transform=ax.transAxes)
     return ax
 
 
@@ -330,7 +366,7 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes."""
     ax = _axes(ax, 8.4, 5.4)
     drawn = curves[(curves["tar"] > 0) & (curves["tar"] < 1) & (curves["far"] < 1)]
-    for name, style in _styles(list(curves["model"].unique())).items():
+    for name, style in _styles(curves["model"]).items():
         curve = drawn[drawn["model"] == name]
         _curve(ax, stats.norm.ppf(curve["far"]), stats.norm.ppf(1 - curve["tar"]), name, style)
     marks = np.array([1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95])
@@ -429,7 +465,7 @@ def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not np.isfinite(table["frr"]).any():
         return notice("not possible: an FRR needs 30 genuine pairs and a threshold, which val gives", ax)
     ax = _axes(ax, 9.4)
-    for name, style in _styles(list(table["model"].unique())).items():
+    for name, style in _styles(table["model"]).items():
         curve = table[table["model"] == name]
         _curve(ax, curve["discarded"], curve["frr"], name, style)
     ax.set_xlim(0, table["discarded"].max())
@@ -446,7 +482,7 @@ def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cumulative match characteristic with bands of 95 %, as of `protocols.cmc`."""
     ax = _axes(ax, 9.4)
-    for name, style in _styles(list(table["model"].unique())).items():
+    for name, style in _styles(table["model"]).items():
         curve = table[table["model"] == name]
         _curve(ax, curve["rank"], curve["rate"], name, style)
         _band(ax, curve["rank"], curve["rate"], curve, style["color"])

@@ -25,6 +25,14 @@ MOST_CROPS = 1000  # of the test sets, evenly spread, on which a pack is compare
 _STEP = 64  # crops at a time
 
 
+def named(row: str, comparison: Comparison, *models: Model | Missing) -> Model | Missing:
+    """Of the models, that of a row of the report. Raises ValueError where none has the name."""
+    found = {comparison.label + model.name: model for model in models}
+    if row not in found:
+        raise ValueError(f"no model makes the row {row!r}; these do: {', '.join(found)}")
+    return found[row]
+
+
 def keep(
     model: Model | Missing,
     comparison: Comparison,

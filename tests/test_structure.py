@@ -21,13 +21,13 @@ FLOORS = {
         "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export forms"
     ),
     "evaluation": (
-        "counting pairs score_files hardest intervals curves support comparisons verification calibration "
-        "protocols open_set no_face verdict"
+        "counting pairs score_files hardest people intervals curves support comparisons verification "
+        "calibration protocols open_set no_face verdict recommendation answer"
     ),
     "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
-    " ": "models model_card take_home identify inflation plots",
+    " ": "models model_card take_home identify inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
-    "  ": "__main__",
+    "  ": "page __main__",
 }
 ORDER = [f"{floor}.{name}".strip(" .") for floor, names in FLOORS.items() for name in names.split()]
 MODULES = sorted(
@@ -170,7 +170,7 @@ def test_notebook_names_the_headline_model_once(code_cells):
 def test_notebook_has_a_heading_per_stage_and_readable_ids(notebook):
     headings = [c.source.splitlines()[0] for c in notebook.cells if c.cell_type == "markdown"]
     stages = [h for h in headings if h.startswith("## ") and h[3].isdigit()]
-    assert [int(h[3]) for h in stages] == list(range(1, len(stages) + 1)) and len(stages) >= 8
+    assert [int(h.split()[1]) for h in stages] == list(range(1, len(stages) + 1)) and len(stages) >= 8
     text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     for model in range(1, 7):
         assert f"### 6.{model} · " in text

@@ -70,6 +70,35 @@ def measure(
     return pd.DataFrame(rows)[order]
 
 
+@uses(faces=("identity", "quality", "split"), probes=("kind", "split", "identity"))
+def on_val(
+    embeddings: Mapping[str, np.ndarray | NotPossible],
+    probe_embeddings: Mapping[str, np.ndarray | NotPossible],
+    faces: pd.DataFrame,
+    probes: pd.DataFrame,
+    target_fpir: float = 0.01,
+) -> pd.DataFrame:
+    """How many photos of known people each model finds in val, at the threshold chosen there for strangers.
+
+    Arguments and errors as of `measure`, of which this is the part that chooses: no test has a say. Columns:
+    model, threshold, found (the TPIR, 0-1; NaN where val shows nobody known), photos, note.
+    """
+    rows = []
+    for model, vectors in embeddings.items():
+        others = probe_embeddings.get(model)
+        if isinstance(vectors, NotPossible) or others is None or isinstance(others, NotPossible):
+            continue
+        gallery = _gallery(vectors, faces)
+        chosen, note = _thresholds(gallery, vectors, faces, others, probes, 0.5, target_fpir)
+        scores = [part for _, part, _ in _known(gallery, vectors, faces, "val")]
+        hits = np.concatenate([*scores, np.empty(0)]) >= chosen[PER_PROBE]
+        found = float(hits.mean()) if len(hits) else np.nan
+        rows.append((model, chosen[PER_PROBE], found, len(hits), note))
+    if not rows:
+        raise NotPossible("there is no model to hold strangers against")
+    return pd.DataFrame(rows, columns=["model", "threshold", "found", "photos", "note"])
+
+
 class _Gallery(NamedTuple):
     people: np.ndarray  # [K], sorted
     means: np.ndarray  # float32 [K, D], unit rows
@@ -155,11 +184,12 @@ def _test_probes(
 
 
 def _known(
-    gallery: _Gallery, vectors: np.ndarray, faces: pd.DataFrame
+    gallery: _Gallery, vectors: np.ndarray, faces: pd.DataFrame, split: str = "test_seen"
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Of test_seen's photos of each quality: the score under the right name, -inf where another is closer."""
+    """Of known people's photos of each quality: the score under the right name, -inf where another's is."""
     found = []
-    at = np.flatnonzero((faces["split"] == "test_seen").to_numpy())
+    known = faces["identity"].isin(gallery.people)
+    at = np.flatnonzero((faces["split"] == split) & known)
     identity, quality = faces["identity"].to_numpy()[at], faces["quality"].to_numpy()[at]
     scores = gallery.scores(vectors[at])
     own = identity[:, None] == gallery.people
@@ -195,11 +225,7 @@ def in_words(measured: pd.DataFrame | NotPossible, model: str, baseline: str) ->
     """
     if isinstance(measured, NotPossible):
         return f"\n- **Strangers.** Not tested: {measured}."
-    kinds = [str(kind) for kind in measured["kind"].unique()]
-    kind = min((name for name in kinds if not name.startswith(KNOWN)), key=_worth)
-    known = max(
-        (name for name in kinds if name.startswith(KNOWN)), key=lambda name: "bad" in name, default=""
-    )
+    kind, known = worst_kinds(measured)
     text = ""
     for rule, when in _WHEN.items():
         rates = at(measured, rule).set_index(["model", "kind"])["rate"].to_dict()
@@ -213,6 +239,14 @@ def in_words(measured: pd.DataFrame | NotPossible, model: str, baseline: str) ->
     what = kind if kind.startswith(("strangers", "others")) else f"probes, {kind}"
     tested = f"\n- **Strangers.** Of 100 {what}, so many are taken for one of the people in training.{text}"
     return tested + (f" {note[0].upper()}{note[1:]}." if note else "")
+
+
+def worst_kinds(measured: pd.DataFrame) -> tuple[str, str]:
+    """The kind of probe nearest to what a camera sees of others, and that of known people; "" for none."""
+    kinds = [str(kind) for kind in measured["kind"].unique()]
+    others = [name for name in kinds if not name.startswith(KNOWN)]
+    known = [name for name in kinds if name.startswith(KNOWN)]
+    return min(others, key=_worth, default=""), max(known, key=lambda name: "bad" in name, default="")
 
 
 def _worth(kind: str) -> tuple[bool, bool, bool]:

@@ -45,7 +45,7 @@ def warnings(report: pd.DataFrame, control: str = "no face") -> list[str]:
     clearly = (report["auc"] >= _CHANCE) & (report["auc_low"] > 0.5)
     sentences = []
     for test, rows in report[(report["model"] == control) & clearly].groupby("test", sort=False):
-        reached = [f"{_bounded(row, 'auc')} on {row['quality']} pairs" for row in rows.to_dict("records")]
+        reached = [f"{bounded(row, 'auc')} on {row['quality']} pairs" for row in rows.to_dict("records")]
         sentences.append(
             f"The colours of the crops' borders alone reach AUC {', '.join(reached)} of {test}: background "
             "and light tell people apart there, and any model's AUC may owe them a part."
@@ -60,7 +60,7 @@ def progress(history: pd.DataFrame, report: pd.DataFrame) -> str:
     `verification.report` on val, of the baseline and of one model. Says whether the model is better than the
     baseline, whether its AUC was still rising when training ended, and what to try.
     """
-    rows = _by_model(report[report["auc"].notna()], "all") if len(report) else {}
+    rows = by_model(report[report["auc"].notna()], "all") if len(report) else {}
     if len(rows) < 2:
         return (
             "val has no two people with two photos of one: nothing tells yet whether fine-tuning has helped."
@@ -113,7 +113,7 @@ def _test_in_words(
     """What `summary` says of one test set."""
     rows = report[(report["test"] == test) & report["auc"].notna()]
     quality = stratum(rows)
-    measured = _by_model(rows, quality)
+    measured = by_model(rows, quality)
     if model not in measured:
         return f"- {_TESTS.get(test, test)}: {_without(report, measured, test, model, baseline)}"
     new, old = measured[model], measured[baseline]
@@ -123,11 +123,11 @@ def _test_in_words(
         if 0 < row["fte"] < 1:
             text += f" {name} gives no embedding for {row['fte']:.1%} of the photos: they match nothing."
     if rates is not None:
-        at = _by_model(rates[rates["test"] == test], quality)
+        at = by_model(rates[rates["test"] == test], quality)
         for name in (model, baseline):
             text += f" {_at_threshold(at[name], name)}"
     text += _others(measured, model, baseline, control)
-    good = _by_model(rows, "high-high")
+    good = by_model(rows, "high-high")
     if quality == "high-low" and model in good and np.isfinite(good[model]["auc_difference_p"]):
         text += f" On pairs of two good photos: {_comparison(good[model], good[baseline], model, baseline)}"
     return text
@@ -166,10 +166,10 @@ def _without(
         return "there are no pairs to compare."
     notes = report["note"][(report["test"] == test) & (report["model"] == model)]
     why = str(notes.iloc[0]) if len(notes) else "not possible"
-    return f"{baseline} has AUC {_bounded(measured[baseline], 'auc')}; {model} is {why}."
+    return f"{baseline} has AUC {bounded(measured[baseline], 'auc')}; {model} is {why}."
 
 
-def _by_model(table: pd.DataFrame, quality: str) -> dict[Hashable, _Row]:
+def by_model(table: pd.DataFrame, quality: str) -> dict[Hashable, _Row]:
     """The rows of one stratum, by model."""
     return dict(table[table["quality"] == quality].set_index("model").to_dict("index"))
 
@@ -179,7 +179,7 @@ def _comparison(new: _Row, old: _Row, model: str, baseline: str) -> str:
         if row["fte"] == 1:
             return f"{name} gives no embedding for any photo: it matches nobody, and nothing can be compared."
     p, low, high = (new[f"auc_difference_{end}"] for end in ("p", "low", "high"))
-    scores = f"AUC {_bounded(new, 'auc')} against {_bounded(old, 'auc')}"
+    scores = f"AUC {bounded(new, 'auc')} against {bounded(old, 'auc')}"
     if not np.isfinite(p):
         why = new["auc_difference_interval"]
         return f"{scores}; whether {model} and {baseline} really differ can't be said: {why}."
@@ -199,12 +199,12 @@ def _at_threshold(row: _Row, model: str) -> str:
         return f"{model} has no threshold: val has too few pairs to choose one on."
     return (
         f"At threshold {row['threshold']:.3f}, chosen on val for FAR {row['target_far']:.2%}, "
-        f"{model} accepts {_bounded(row, 'tar', '.2%')} of genuine and "
-        f"{_bounded(row, 'far', '.2%')} of impostor pairs."
+        f"{model} accepts {bounded(row, 'tar', '.2%')} of genuine and "
+        f"{bounded(row, 'far', '.2%')} of impostor pairs."
     )
 
 
-def _bounded(row: _Row, measure: str, form: str = ".3f") -> str:
+def bounded(row: _Row, measure: str, form: str = ".3f") -> str:
     """A measure and its interval, where it has one: "0.912 [0.873, 0.940]"."""
     value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
     return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else "")

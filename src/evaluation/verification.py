@@ -283,7 +283,8 @@ def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points
     models: counts by model and stratum. The FARs are spaced evenly on a log scale, from the lowest that the
     pairs support to the highest that a threshold reaches: 1, or less where there are failures to enrol. `auc`
     is the model's own. Models without scores of impostor pairs in the stratum `quality` are left out.
-    Columns: model, far, tar, low, high, auc. Raises NotPossible where no model has such pairs.
+    Columns: model (categorical, of all models in their order), far, tar, low, high, auc. Raises NotPossible
+    where no model has such pairs.
     """
     tables = []
     for name, strata in models.items():
@@ -305,7 +306,8 @@ def roc(models: Mapping[str, Mapping[str, Counts]], quality: str = "all", points
         tables.append(pd.DataFrame(table))
     if not tables:
         raise NotPossible(f"there are no {quality} pairs")
-    return pd.concat(tables, ignore_index=True)
+    drawn = pd.concat(tables, ignore_index=True)
+    return drawn.assign(model=pd.Categorical(drawn["model"], categories=list(models)))
 
 
 def by_test(function: Callable[..., pd.DataFrame], results: Results, **options: Any) -> pd.DataFrame:

@@ -152,6 +152,8 @@ def others(
     found, theirs = face_finding.extract(clean, photos, pack)
     table = face_finding.table(clean, found)
     seen = (table["found"] != face_finding.WHOLE).to_numpy()
+    if not seen.any():
+        raise NotPossible(f"in none of the {len(table)} photos tried of {photos} a face was found")
     table, theirs = table[seen].reset_index(drop=True), theirs[seen]
     alike = resembling(embed(theirs, pack), table["identity"], known, faces)
     left = ~table["identity"].isin(alike).to_numpy()
@@ -250,6 +252,7 @@ def gather(
         if isinstance(found, NotPossible):
             print(f"strangers: {found}")
         else:
+            print(found[0]["note"].iloc[0], end="\n" if found[0]["note"].iloc[0] else "")
             parts.append(found)
     table = pd.concat([part[0] for part in parts], ignore_index=True)
     return table.fillna({"note": ""}) if "note" in table else table, np.concatenate([p[1] for p in parts])

@@ -40,9 +40,7 @@ RETRY_THRESHOLD = 0.4
 # A face upside down, or lying, is often detected as if it stood, with a lower score than where it does stand.
 # Below these scores a face that seems to stand is looked at in a photo turned by 180, by 90 and 270 degrees.
 UPSIDE_DOWN_BELOW, LYING_BELOW = 0.8, 0.65
-NARROW_MOUTH = (
-    0.7  # of the eyes' distance; wider, a face may be upside down: what seems its mouth are its eyes
-)
+NARROW_MOUTH = 0.7  # of the eyes' distance; wider, a face may be upside down: its mouth are its eyes
 # There it must score the first, and the second more than in the photo as it is; the third if elsewhere.
 TURNED_LEAST, TURNED_MARGIN, TURNED_ELSEWHERE = 0.65, 0.05, 0.7
 SMALL = 24  # pixels of the detector's input: beside a face less high than that, others may have been missed
@@ -428,7 +426,7 @@ def _turns(photo: np.ndarray, finds: _Finds | None, pack: Detector) -> list[int]
         eyes, mouth = (float(np.linalg.norm(b - a)) for a, b in (points[:2], points[3:]))
         upside_down_below = min(UPSIDE_DOWN_BELOW, 0.7 + (mouth / max(eyes, 1e-6) - NARROW_MOUTH) / 2)
         turns = [d for d in turns if finds.score < (upside_down_below if d == 180 else LYING_BELOW)]
-    return [degrees for degrees in turns if _may_stand(photo, finds, degrees, pack)]
+    return _may_stand(photo, finds, turns, pack)
 
 
 def _better(
@@ -465,20 +463,26 @@ def _better(
     return better
 
 
-def _may_stand(photo: np.ndarray, finds: _Finds | None, degrees: int, pack: Detector) -> bool:
-    """Whether a face might stand in the turned photo: a quick look, where one was surely found only there."""
+def _may_stand(photo: np.ndarray, finds: _Finds | None, turns: list[int], pack: Detector) -> list[int]:
+    """In which turned photos a face might stand: one quick look, at all side by side, at small size."""
+    if not turns:
+        return []
     window, size, least = photo, 96, THRESHOLD - 2 * TURNED_MARGIN
-    if finds is not None and finds.score >= THRESHOLD:
-        left, top, right, bottom = finds.boxes[0, :4]
-        side = max(right - left, bottom - top)  # twice the face's on every side
-        middle = np.array([left + right, top + bottom]) / 2
+    if finds is not None and finds.score >= THRESHOLD:  # a face surely found can only be there
+        box = finds.boxes[0, :4].reshape(2, 2)
+        middle, side = box.mean(axis=0), np.ptp(box, axis=0).max()  # twice the face's on every side
         low, high = (middle - side).clip(0).astype(int), np.ceil(middle + side).clip(1).astype(int)
         window, size, least = photo[low[1] : high[1], low[0] : high[0]], 64, finds.score - TURNED_MARGIN
     scale = size / max(window.shape[:2])
-    small = cv2.resize(window, None, fx=scale, fy=scale) if scale < 1 else window
-    boxes, landmarks = pack.detect(_turn(small, degrees), size, WEAK_THRESHOLD)
-    standing = np.abs(_angles(landmarks)) < 45
-    return bool(boxes[standing, 4].max(initial=0) >= least)
+    small = cv2.resize(window, None, fx=scale, fy=scale)
+    strip = np.zeros((size, size * len(turns), 3), np.uint8)
+    for place, degrees in enumerate(turns):
+        turned = _turn(small, degrees)
+        strip[: turned.shape[0], place * size : place * size + turned.shape[1]] = turned
+    boxes, landmarks = pack.detect(strip, size * len(turns), WEAK_THRESHOLD)
+    likely = (np.abs(_angles(landmarks)) < 45) & (boxes[:, 4] >= least)
+    places = (boxes[likely, 0] + boxes[likely, 2]) // (2 * size)
+    return [degrees for place, degrees in enumerate(turns) if place in places]
 
 
 def _turn(photo: np.ndarray, degrees: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Outside this room everything is RGB.
 import copy
 import ctypes
 import hashlib
+import math
 import os
 import sys
 import warnings
@@ -29,6 +30,9 @@ from src.packs.alignment import SIDE
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+CPU = "CPUExecutionProvider"
+STRIDE = 32  # the detector's coarsest: its input is a multiple of it
 
 # Leaves exactly one ONNX Runtime, the one that knows CUDA; as in the README.
 REPAIR = (
@@ -64,8 +68,8 @@ class Pack:
         """Embeddings float32 `[n, D]`, not normalised, of aligned crops uint8 `[n, 112, 112, 3]` RGB."""
         if self.batched is None:
             recogniser, step = self.recogniser, 1
-        elif self.providers[0] == "CPUExecutionProvider":
-            recogniser, step = self.batched, 16  # the cores share what there is
+        elif self.providers[0] == CPU:
+            recogniser, step = self.batched, 4  # what a core works on stays in its cache
         else:
             recogniser, step = self.batched, len(crops)  # an accelerator takes it at once
 
@@ -88,7 +92,8 @@ class Pack:
         if size is None:
             return self.detector.detect(bgr, det_thresh=threshold)
         if self.resizable is not None:
-            return self.resizable.detect(bgr, input_size=(size, size), det_thresh=threshold)
+            canvas = _canvas(bgr.shape, size) if self.providers[0] == CPU else (size, size)
+            return self.resizable.detect(bgr, input_size=canvas, det_thresh=threshold)
         # The one canvas there is takes the photo at the same scale: the same to the detector, if slower.
         canvas = self.detector.static_input_size[0]
         scale = min(size, canvas) / max(bgr.shape[:2])
@@ -120,6 +125,15 @@ def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _canvas(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Width and height of the smallest input that holds an image of this shape at `size` pixels, less black.
+
+    Accelerators get squares instead, as each new shape costs them more than the black does.
+    """
+    height, width = (math.ceil(side * size / max(shape[:2]) / STRIDE) * STRIDE for side in shape[:2])
+    return width, height
 
 
 def _cores() -> int:

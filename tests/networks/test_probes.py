@@ -1,5 +1,7 @@
 """Probes that show nobody known, made of drawn faces."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ def photos(folder, count=24, side=160, room=True):
         right, bottom = (left + 56, top + 56) if room else (side, side)
         picture[top:bottom, left:right] = 255
         path = f"{'abcd'[i % 4]}/{i}.jpg"
-        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(simplejpeg.encode_jpeg(picture, quality=95))
         split = ("train", "val", "test_seen")[i % 3]
         box = {"left": left, "top": top, "right": right, "bottom": bottom}
@@ -102,3 +104,24 @@ def test_somebody_who_is_in_both_sets_is_left_out():
 
     alike = probes.resembling(vectors(theirs), theirs, vectors(own["identity"]), own)
     assert alike == ["b"]
+
+
+def test_strangers_without_a_face_are_one_sentence_and_not_the_end(tmp_path, capsys):
+    class Blind:
+        """A pack that finds no face."""
+
+        fingerprint = "blind"
+
+        def detect(self, photo, size=None, threshold=0.5):
+            return np.empty((0, 5), np.float32), np.empty((0, 5, 2), np.float32)
+
+        def map(self, function, items):
+            return map(function, items)
+
+    faces, crops = photos(tmp_path / "own")
+    photos(tmp_path / "others" / "somebody", count=3)
+    known = np.eye(len(faces), 8, dtype=np.float32)
+    arguments: Any = (str(tmp_path / "others"), Blind(), known, tmp_path / "out")
+    table, _ = probes.gather(faces, crops, tmp_path / "own", *arguments)
+    assert not table["kind"].str.startswith("others").any()
+    assert "in none of the 3 photos tried" in capsys.readouterr().out

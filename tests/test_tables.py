@@ -1,0 +1,52 @@
+"""Tables to be read show the values of the tables they are made from."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src import tables
+from src.evaluation import verification
+from src.limits import NotPossible
+from tests.evaluation.examples import evaluated, make, row_of
+
+
+def test_intervals_stand_beside_their_values():
+    rows = pd.DataFrame(
+        {"auc": [0.9876, np.nan, 0.5], "auc_low": [0.9, 0.1, np.nan], "auc_high": [1, 0.2, np.nan]}
+    )
+    assert tables.bounded(rows, "auc").tolist() == ["0.988 [0.900, 1.000]", "–", "0.500"]
+    assert tables.bounded(rows, "auc", 1, percent=True)[0] == "98.8 % [90.0, 100.0]"
+
+
+def test_a_table_has_no_index_and_marks_its_rows():
+    table = pd.DataFrame({"model": ["a", "b"], "value": [0.123456, np.nan], "count": [3.0, 4.0]})
+    styler: Any = tables.shown(table, ["b"], "what it is")
+    html = styler.to_html()
+    assert "what it is" in html and "0.123" in html and "0.1234" not in html and ">–<" in html
+    assert html.count("font-weight: bold") == 1
+    assert list(styler.data.columns) == ["model", "value", "count"]
+    reason = NotPossible("too few photos")
+    assert tables.shown(reason) is reason
+
+
+def test_the_report_to_read_says_what_the_report_says():
+    faces = make(people=12, photos=12)[1]
+    models = {"pack": make(people=12, photos=12)[0], "tuned": make(people=12, photos=12, noise=1.5)[0]}
+    results = evaluated(faces, models)
+    report = verification.report(results)
+    styler: Any = tables.report(report, ["tuned"])
+    read = styler.data
+    assert len(read.columns) <= 9 and set(read["quality"]) == {"all", "high-low"}
+    row = row_of(report, "tuned", "high-low")
+    shown = read[(read["model"] == "tuned") & (read["quality"] == "high-low")].iloc[0]
+    assert shown["AUC ↑"] == f"{row['auc']:.3f} [{row['auc_low']:.3f}, {row['auc_high']:.3f}]"
+    assert shown["times less error ↑"].startswith(f"{row['error_ratio']:.1f} [")
+    first = read[(read["model"] == "pack") & (read["quality"] == "all")].iloc[0]
+    assert first["times less error ↑"] == "–"
+    chosen = verification.thresholds(results["test_seen"], 0.1)
+    rates = verification.at_thresholds(results, chosen)
+    at_thresholds: Any = tables.rates(rates)
+    accepted = at_thresholds.data
+    assert accepted["genuine pairs accepted ↑"][0].startswith(f"{100 * rates['tar'][0]:.1f} %")
+    assert isinstance(tables.rates(rates.iloc[:0]), NotPossible)
