@@ -238,3 +238,10 @@ def test_only_so_many_crops_are_compared(comparison, rows, tables, tmp_path):
     untested = comparison.faces.assign(split="train")
     table = take_home.compared(folder, comparison.crops, embeddings, untested)
     assert table["test"].tolist() == ["train"] and table["crops"].sum() == len(untested)
+
+
+def test_the_model_of_a_row(comparison, rows):
+    models_ = rows.values()
+    assert take_home.named("demo · demo_pack + PLDA", comparison, *models_) is rows["demo_pack + PLDA"]
+    with pytest.raises(ValueError, match="no model makes the row 'no face'; these do: demo · demo_pack, "):
+        take_home.named("no face", comparison, *models_)
