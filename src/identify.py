@@ -164,7 +164,8 @@ def read(photo: Path | str) -> np.ndarray:
     try:
         return decoding.read_rgb(photo)
     except UnusableImage as error:
-        raise ValueError(f"{photo} can't be read as a photo: {error.reason}") from error
+        reason = error.reason.removeprefix(f"{photo}: ")
+        raise ValueError(f"{photo} can't be read as a photo: {reason}") from error
 
 
 def in_words(
@@ -191,11 +192,12 @@ def in_words(
         others = ", ".join(f"{other} {value:.3f}" for other, value in face.closest[1:])
         lines.append(f"- {where}{said}." + (f" Then: {others}." if others else ""))
     if tool.threshold is not None:
-        lines.append(f"- The threshold was chosen for {tool.chosen}.")
+        among = f" with the {tool.known} people in training" if tool.known else ""
+        lines.append(f"- The threshold was chosen{among} for {tool.chosen}.")
     if tool.known and len(known.people) > 2 * tool.known:
         lines.append(
-            f"- It was chosen with {tool.known} people known; with {len(known.people)}, more strangers are "
-            "taken for somebody."
+            f"- With {len(known.people)} people known, more strangers are taken for somebody than with "
+            f"{tool.known}."
         )
     return "\n".join(lines)
 

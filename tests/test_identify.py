@@ -124,7 +124,7 @@ def test_bad_photos_and_galleries_are_one_sentence(place, tool, known):
     with pytest.raises(FileNotFoundError, match=r"there is no photo .*gone"):
         identify.ask(place / "gone.jpg", tool, known)
     (place / "text.jpg").write_text("hello", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"text\.jpg can't be read as a photo"):
+    with pytest.raises(ValueError, match=r"text\.jpg can't be read as a photo: the content"):
         identify.ask(place / "text.jpg", tool, known)
     other = identify.Gallery(("x",), np.ones((1, 3), np.float32))
     with pytest.raises(ValueError, match="embeddings of 3 numbers"):
@@ -156,7 +156,9 @@ def test_the_threshold_is_that_of_the_card(tmp_path):
     known = identify.Gallery(tuple(f"p{i}" for i in range(9)), np.eye(9, dtype=np.float32))
     face = identify.Face((0, 0, 1, 1), (("p0", 0.9),), True)
     (folder / export.THRESHOLDS).write_text(json.dumps({"people": people, "known": 4}), encoding="utf-8")
-    assert "with 4 people known; with 9" in identify.in_words([face], identify.load(folder), known)
+    assert "With 9 people known, more strangers are taken for somebody than with 4." in identify.in_words(
+        [face], identify.load(folder), known
+    )
 
 
 def test_a_photo_against_ten_thousand_people_is_quick(place, tool):
