@@ -120,6 +120,8 @@ def main() -> int:
     print(f"\n{answer.for_terminal(text)}\n")
     print(f"Report   {executed.parent / 'report.csv'}\nFigures  {executed.parent / 'figures'}")
     print(f"Notebook {executed}\nPage     {executed.with_suffix('.html')}")
+    if (pack := executed.parent / "pack").is_dir():
+        print(f"Pack     {pack}")
     return 0
 
 
