@@ -178,7 +178,8 @@ def _networks(model: Model) -> dict[str, FaceNetwork]:
 
 def _measured(results: Results, name: str, base: str) -> str:
     report = results.report
-    rows = [["test", "pairs", "people", "AUC", f"AUC of {base}", "EER", "not embedded"]]
+    compared = [f"AUC of {base}"] if name != base else []
+    rows = [["test", "pairs", "people", "AUC", *compared, "EER", "not embedded"]]
     mine = report[(report["model"] == name) & report["auc"].notna()]
     for row in mine.to_dict("records"):
         same = report[
@@ -186,8 +187,8 @@ def _measured(results: Results, name: str, base: str) -> str:
             & (report["test"] == row["test"])
             & (report["quality"] == row["quality"])
         ]
-        baseline = _bounded(same.iloc[0], "auc") if len(same) else ""
-        values = (_bounded(row, "auc"), baseline, _bounded(row, "eer"), f"{row['fte']:.1%}")
+        baseline = [_bounded(same.iloc[0], "auc") if len(same) else ""] * len(compared)
+        values = (_bounded(row, "auc"), *baseline, _bounded(row, "eer"), f"{row['fte']:.1%}")
         rows.append([row["test"], row["quality"], f"{row['genuine_people']:.0f}", *values])
     if len(rows) == 1:
         return "There are no test pairs of both kinds: nothing was measured."
