@@ -232,7 +232,7 @@ def _say_loaded(names: str) -> None:
 
 def _flush_loaded(_: Any) -> None:
     sys.modules["IPython"].get_ipython().events.unregister("post_run_cell", _flush_loaded)
-    print(f"loaded {', '.join(_LOADED)} (inputs unchanged)")
+    print(f"loaded {', '.join(dict.fromkeys(_LOADED))} (inputs unchanged)")
     _LOADED.clear()
 
 

@@ -17,6 +17,7 @@ _LOOK: Any = [
     },
     {"selector": "caption", "props": "text-align: left; color: #666; caption-side: bottom"},
 ]
+_LONG = ("note", "reason")  # columns of sentences, which may take several lines
 
 
 def bounded(
@@ -50,6 +51,8 @@ def shown(
     if isinstance(table, NotPossible):
         return table
     styler = table.reset_index(drop=True).style.hide(axis="index").format(_text).set_table_styles(_LOOK)
+    short = [name for name in table if name not in _LONG]
+    styler = styler.set_properties(subset=short, **{"white-space": "nowrap"})
     if marked and column in table:
         bold = table[column].isin(list(marked)).to_numpy()
         lines = pd.DataFrame("", index=range(len(table)), columns=table.columns)

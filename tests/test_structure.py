@@ -22,12 +22,15 @@ FLOORS = {
     ),
     "evaluation": (
         "counting pairs score_files hardest people intervals curves support comparisons verification "
-        "calibration protocols open_set no_face verdict recommendation answer"
+        "calibration protocols open_set deferral no_face verdict recommendation answer"
     ),
-    "networks": "weights network recipes degradation embedding probes losses finetuning interpolation maps",
+    "networks": (
+        "weights network recipes degradation embedding probes recognisability losses finetuning "
+        "interpolation maps"
+    ),
     " ": "models model_card take_home identify inflation more_photos plots tables",
     "demo": "people texture head features light hair scene drawing camera album mode",
-    "  ": "page __main__",
+    "  ": "page repeats __main__",
 }
 ORDER = [f"{floor}.{name}".strip(" .") for floor, names in FLOORS.items() for name in names.split()]
 MODULES = sorted(

@@ -23,7 +23,7 @@ _WHEN = {
     PER_COMPARISON: "At the threshold for the target FAR of comparisons",
     PER_PROBE: "At the one for the target FPIR of val's probes",
 }
-_QUALITIES = {"high": "good photos", "low": "bad photos"}
+QUALITIES = {"high": "good photos", "low": "bad photos"}
 
 
 @uses(faces=("identity", "quality", "split"), probes=("kind", "split", "identity"))
@@ -57,7 +57,7 @@ def measure(
         others = probe_embeddings.get(model)
         if isinstance(vectors, NotPossible) or others is None or isinstance(others, NotPossible):
             continue
-        gallery = _gallery(vectors, faces)
+        gallery = enrolled(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, target_far, target_fpir)
         counted = _test_probes(gallery, vectors, faces, others, probes) + _known(gallery, vectors, faces)
         for rule, threshold in chosen.items():
@@ -88,7 +88,7 @@ def on_val(
         others = probe_embeddings.get(model)
         if isinstance(vectors, NotPossible) or others is None or isinstance(others, NotPossible):
             continue
-        gallery = _gallery(vectors, faces)
+        gallery = enrolled(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, 0.5, target_fpir)
         scores = [part for _, part, _ in _known(gallery, vectors, faces, "val")]
         hits = np.concatenate([*scores, np.empty(0)]) >= chosen[PER_PROBE]
@@ -99,7 +99,9 @@ def on_val(
     return pd.DataFrame(rows, columns=["model", "threshold", "found", "photos", "note"])
 
 
-class _Gallery(NamedTuple):
+class Gallery(NamedTuple):
+    """The people one knows: a mean embedding of each."""
+
     people: np.ndarray  # [K], sorted
     means: np.ndarray  # float32 [K, D], unit rows
 
@@ -111,18 +113,19 @@ class _Gallery(NamedTuple):
         return self.scores(vectors).max(1)
 
 
-def _gallery(vectors: np.ndarray, faces: pd.DataFrame) -> _Gallery:
+def enrolled(vectors: np.ndarray, faces: pd.DataFrame) -> Gallery:
+    """The people in training, each by the mean of their embeddings there; NotPossible where nobody is."""
     training = (faces["split"] == "train").to_numpy() & np.isfinite(vectors[:, 0])
     if not training.any():
         raise NotPossible("nobody is in training: there is nobody to take a stranger for")
     people, labels = np.unique(faces["identity"].to_numpy()[training], return_inverse=True)
     sums = np.zeros((len(people), vectors.shape[1]))
     np.add.at(sums, labels, vectors[training])
-    return _Gallery(people, (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32))
+    return Gallery(people, (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32))
 
 
 def _thresholds(
-    gallery: _Gallery,
+    gallery: Gallery,
     vectors: np.ndarray,
     faces: pd.DataFrame,
     others: np.ndarray,
@@ -167,14 +170,14 @@ def _least(scores: np.ndarray, target: float) -> float:
 
 
 def _test_probes(
-    gallery: _Gallery, vectors: np.ndarray, faces: pd.DataFrame, others: np.ndarray, probes: pd.DataFrame
+    gallery: Gallery, vectors: np.ndarray, faces: pd.DataFrame, others: np.ndarray, probes: pd.DataFrame
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Of each kind of probe its best scores [n] and whose photos they are [n]."""
     found = []
     unseen = faces[(faces["split"] == "test_unseen").to_numpy()]
     for quality, photos in unseen.groupby("quality"):
         at = faces.index.get_indexer(photos.index)
-        kind = f"strangers, {_QUALITIES.get(str(quality), 'photos')}"
+        kind = f"strangers, {QUALITIES.get(str(quality), 'photos')}"
         found.append((kind, gallery.best(vectors[at]), photos["identity"].to_numpy()))
     best = gallery.best(others)
     for name, photos in probes[probes["split"] == "test"].groupby("kind", sort=False):
@@ -184,7 +187,7 @@ def _test_probes(
 
 
 def _known(
-    gallery: _Gallery, vectors: np.ndarray, faces: pd.DataFrame, split: str = "test_seen"
+    gallery: Gallery, vectors: np.ndarray, faces: pd.DataFrame, split: str = "test_seen"
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Of known people's photos of each quality: the score under the right name, -inf where another's is."""
     found = []
@@ -198,7 +201,7 @@ def _known(
     right = np.where(right > other, right, -np.inf)
     for name in np.unique(quality):
         here = quality == name
-        kind = f"{KNOWN}, {_QUALITIES.get(str(name), 'photos')}"
+        kind = f"{KNOWN}, {QUALITIES.get(str(name), 'photos')}"
         found.append((kind, right[here], identity[here]))
     return found
 

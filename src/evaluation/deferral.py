@@ -1,0 +1,89 @@
+"""Known, unknown, or too poor to tell: what a third answer changes, and which measure should give it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from src.evaluation import open_set, verification
+from src.evaluation.pairs import Trials
+from src.limits import NotPossible
+
+UNTIL = 0.3  # share of photos dropped up to which errors are averaged
+STEPS = 20
+
+
+def compared(
+    embeddings: Mapping[str, np.ndarray | NotPossible],
+    test: Trials,
+    measures: Mapping[str, Mapping[str, np.ndarray]],
+    chosen: pd.DataFrame,
+) -> pd.DataFrame:
+    """How well each measure of a photo finds those that cause errors: error versus discard, in numbers.
+
+    embeddings: float32 [N, D] unit rows by model. measures: by name, of each model, [N], higher is better.
+    chosen: thresholds as of `verification.thresholds`. Columns: model, measure, frr (nothing dropped), left
+    (the mean FRR over the shares dropped, from 0 to UNTIL: the partial area under the curve, divided by its
+    width; lower is better), frr_at (when UNTIL of the photos are dropped). How to read such curves: Schlett
+    et al., "Considerations on the Evaluation of Biometric Quality Assessment Algorithms", 2023.
+    Raises NotPossible where no model has a threshold and pairs enough.
+    """
+    rows = []
+    for name, by_model in measures.items():
+        for model, values in by_model.items():
+            at = chosen[chosen["model"] == model]
+            if isinstance(embeddings.get(model), NotPossible) or at["threshold"].isna().all():
+                continue
+            table = verification.discard({model: embeddings[model]}, test, values, at, STEPS)
+            part = table[table["discarded"] <= UNTIL + 1e-9]["frr"].to_numpy(float)
+            if np.isfinite(part).all():
+                rows.append((model, name, part[0], float(np.trapezoid(part) / (len(part) - 1)), part[-1]))
+    if not rows:
+        raise NotPossible("no model has a threshold, and 30 genuine pairs once photos are dropped")
+    table = pd.DataFrame(rows, columns=["model", "measure", "frr", "left", "frr_at"])
+    return table.sort_values(["model", "left"], kind="stable", ignore_index=True)
+
+
+def answers(
+    vectors: np.ndarray,
+    others: np.ndarray,
+    faces: pd.DataFrame,
+    probes: pd.DataFrame,
+    threshold: float,
+    poor: np.ndarray,
+    others_poor: np.ndarray,
+) -> pd.DataFrame:
+    """What is answered to each kind of photo: shares known, unknown and too poor to tell, of one model.
+
+    vectors, others: embeddings of `faces` and of `probes`, float32 [N, D] and [M, D], unit rows. threshold:
+    of a photo against the mean of a person's photos in train. poor, others_poor: bool [N], [M].
+    Columns: kind as of `open_set.measure`, photos, known (of known people: under the right name), wrong
+    (taken for somebody that the photo does not show), unknown, too_poor; the four add up to 1.
+    """
+    gallery = open_set.enrolled(vectors, faces)
+    rows = []
+    for kind, where, at, of_probes in _kinds(faces, probes):
+        given, unclear = (others[at], others_poor[at]) if of_probes else (vectors[at], poor[at])
+        scores = gallery.scores(given)
+        taken = (scores.max(1) >= threshold) & ~unclear
+        identity = np.full(len(at), "") if of_probes else faces["identity"].to_numpy(str)[at]
+        right = gallery.people[scores.argmax(1)].astype(str) == identity
+        known = taken & right if where == open_set.KNOWN else np.zeros(len(at), bool)
+        shares = (known, taken & ~known, ~taken & ~unclear, unclear)
+        rows.append((kind, len(at), *(float(share.mean()) for share in shares)))
+    return pd.DataFrame(rows, columns=["kind", "photos", "known", "wrong", "unknown", "too_poor"])
+
+
+def _kinds(faces: pd.DataFrame, probes: pd.DataFrame) -> list[tuple[str, str, np.ndarray, bool]]:
+    """Each kind of photo: its name, whether of known people, its rows, and whether they are probes'."""
+    found = []
+    for split, what in (("test_seen", open_set.KNOWN), ("test_unseen", "strangers")):
+        of_split = (faces["split"] == split).to_numpy()
+        for quality in np.unique(faces["quality"].to_numpy(str)[of_split]):
+            at = np.flatnonzero(of_split & (faces["quality"] == quality).to_numpy())
+            found.append((f"{what}, {open_set.QUALITIES.get(quality, 'photos')}", what, at, False))
+    for kind in probes["kind"].unique():
+        at = np.flatnonzero((probes["split"] == "test") & (probes["kind"] == kind))
+        if len(at):
+            found.append((str(kind), "", at, True))
+    return found
