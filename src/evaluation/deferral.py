@@ -1,6 +1,6 @@
 """Known, unknown, or too poor to tell: what a third answer changes, and which measure should give it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -16,25 +16,29 @@ STEPS = 20
 def compared(
     embeddings: Mapping[str, np.ndarray | NotPossible],
     test: Trials,
-    measures: Mapping[str, Mapping[str, np.ndarray]],
+    measures: Mapping[str, np.ndarray],
     chosen: pd.DataFrame,
+    models: Collection[str] = (),
 ) -> pd.DataFrame:
     """How well each measure of a photo finds those that cause errors: error versus discard, in numbers.
 
-    embeddings: float32 [N, D] unit rows by model. measures: by name, of each model, [N], higher is better.
-    chosen: thresholds as of `verification.thresholds`. Columns: model, measure, frr (nothing dropped), left
-    (the mean FRR over the shares dropped, from 0 to UNTIL: the partial area under the curve, divided by its
-    width; lower is better), frr_at (when UNTIL of the photos are dropped). How to read such curves: Schlett
-    et al., "Considerations on the Evaluation of Biometric Quality Assessment Algorithms", 2023.
+    embeddings: float32 [N, D] unit rows by model; those of `models` only, where there are any. measures: by
+    name, [N], higher is better. chosen: thresholds as of `verification.thresholds`. Columns: model, measure,
+    frr (nothing dropped), left (the mean FRR over the shares dropped, from 0 to UNTIL: the partial area under
+    the curve, divided by its width; lower is better), frr_at (when UNTIL of the photos are dropped). How to
+    read such curves: Schlett et al., "Considerations on the Evaluation of Biometric Quality Assessment
+    Algorithms", 2023.
     Raises NotPossible where no model has a threshold and pairs enough.
     """
     rows = []
-    for name, by_model in measures.items():
-        for model, values in by_model.items():
-            at = chosen[chosen["model"] == model]
-            if isinstance(embeddings.get(model), NotPossible) or at["threshold"].isna().all():
-                continue
-            table = verification.discard({model: embeddings[model]}, test, values, at, STEPS)
+    for model, vectors in embeddings.items():
+        if models and model not in models:
+            continue
+        at = chosen[chosen["model"] == model]
+        if isinstance(vectors, NotPossible) or at["threshold"].isna().all():
+            continue
+        for name, values in measures.items():
+            table = verification.discard({model: vectors}, test, values, at, STEPS)
             part = table[table["discarded"] <= UNTIL + 1e-9]["frr"].to_numpy(float)
             if np.isfinite(part).all():
                 rows.append((model, name, part[0], float(np.trapezoid(part) / (len(part) - 1)), part[-1]))
@@ -59,7 +63,10 @@ def answers(
     of a photo against the mean of a person's photos in train. poor, others_poor: bool [N], [M].
     Columns: kind as of `open_set.measure`, photos, known (of known people: under the right name), wrong
     (taken for somebody that the photo does not show), unknown, too_poor; the four add up to 1.
+    Raises NotPossible where there is no threshold, or nobody in training.
     """
+    if not np.isfinite(threshold):
+        raise NotPossible("val gives no threshold of a photo against a person")
     gallery = open_set.enrolled(vectors, faces)
     rows = []
     for kind, where, at, of_probes in _kinds(faces, probes):

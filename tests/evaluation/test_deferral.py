@@ -46,11 +46,11 @@ def test_the_measure_that_knows_the_noise_leaves_less_error_than_chance():
     test = verification.trials(faces, "test_seen")
     counts = verification.evaluate({"pack": vectors}, {"test_seen": test})["test_seen"]
     chosen = verification.thresholds(counts, 0.01)
-    measures: Any = {"noise": {"pack": 1.0 - spoilt}, "chance": {"pack": rng.random(len(vectors))}}
+    measures: Any = {"noise": 1.0 - spoilt, "chance": rng.random(len(vectors))}
     found = deferral.compared({"pack": vectors}, test, measures, chosen).set_index("measure")
     assert found.index[0] == "noise" and found["left"]["noise"] < 0.8 * found["left"]["chance"]
     assert np.ptp(found["frr"]) == 0 and found["frr_at"]["noise"] < found["frr"]["noise"]
-    single = verification.discard({"pack": vectors}, test, measures["noise"]["pack"], chosen, 20)
+    single = verification.discard({"pack": vectors}, test, measures["noise"], chosen, 20)
     part = single[single["discarded"] <= 0.3 + 1e-9]
     area = np.trapezoid(part["frr"], part["discarded"]) / 0.3
     assert found["left"]["noise"] == pytest.approx(area)
@@ -60,5 +60,9 @@ def test_without_a_threshold_nothing_is_compared():
     vectors, faces = make(people=4)
     test = verification.trials(faces, "test_seen")
     none = pd.DataFrame({"model": ["pack"], "threshold": [np.nan]})
+    with pytest.raises(NotPossible, match="no threshold"):
+        vectors, faces, others, probes = world()
+        none_poor = np.zeros(len(vectors), bool), np.zeros(len(others), bool)
+        deferral.answers(vectors, others, faces, probes, float("nan"), *none_poor)
     with pytest.raises(NotPossible, match="threshold"):
-        deferral.compared({"pack": vectors}, test, {"size": {"pack": np.ones(len(vectors))}}, none)
+        deferral.compared({"pack": vectors}, test, {"size": np.ones(len(vectors))}, none)
