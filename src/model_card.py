@@ -37,6 +37,7 @@ _TESTS = {
     "test_unseen": "people who are not in training",
 }
 _USE = """```python
+import cv2
 from insightface.app import FaceAnalysis
 app = FaceAnalysis(name="processed_dataset/pack")  # this folder; or put it in ~/.insightface/models/<name>
 app.prepare(ctx_id=0)
