@@ -46,10 +46,14 @@ def shown(
 ) -> Styler | NotPossible:
     """A table without its index, numbers to three digits; rows whose `column` is among `marked` are bold.
 
+    A column with bounds, `<name>_low` and `_high`, takes them into its own cells, as `bounded` does.
     What was not possible is handed on: a notebook shows its reason.
     """
     if isinstance(table, NotPossible):
         return table
+    for name in [name for name in table if {f"{name}_low", f"{name}_high"} <= set(table)]:
+        both = bounded(table, str(name))
+        table = table.drop(columns=[f"{name}_low", f"{name}_high"]).assign(**{str(name): both})
     styler = table.reset_index(drop=True).style.hide(axis="index").format(_text).set_table_styles(_LOOK)
     short = [name for name in table if name not in _LONG]
     styler = styler.set_properties(subset=short, **{"white-space": "nowrap"})

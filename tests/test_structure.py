@@ -28,7 +28,7 @@ FLOORS = {
         "weights network recipes degradation embedding probes recognisability losses finetuning "
         "interpolation maps"
     ),
-    " ": "models model_card take_home identify inflation more_photos plots tables",
+    " ": "models model_card take_home identify inflation more_photos plots tables explorer",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }

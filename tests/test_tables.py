@@ -26,6 +26,9 @@ def test_a_table_has_no_index_and_marks_its_rows():
     assert "what it is" in html and "0.123" in html and "0.1234" not in html and ">–<" in html
     assert html.count("font-weight: bold") == 1
     assert list(styler.data.columns) == ["model", "value", "count"]
+    bounds = pd.DataFrame({"model": ["a"], "auc": [0.9], "auc_low": [0.85], "auc_high": [0.95]})
+    merged: Any = tables.shown(bounds)
+    assert merged.data.iloc[0].tolist() == ["a", "0.900 [0.850, 0.950]"]
     reason = NotPossible("too few photos")
     assert tables.shown(reason) is reason
 

@@ -11,6 +11,7 @@ from src.evaluation.pairs import QUALITIES, Trials, checked, first_test, possibl
 from src.evaluation.support import SUPPORT, limited
 from src.limits import NotPossible
 
+CLUSTERS = 50  # parts of the people, beyond which intervals leave out several at once
 RANKS = (1, 5, 10)
 FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
 
@@ -19,7 +20,10 @@ FPIRS = {"fnir_fpir_1e-1": 0.1, "fnir_fpir_1e-2": 0.01}
 
 
 def identify(
-    embeddings: Mapping[str, np.ndarray | NotPossible], test: Trials, strangers: Trials | None = None
+    embeddings: Mapping[str, np.ndarray | NotPossible],
+    test: Trials,
+    strangers: Trials | None = None,
+    pooled: bool = False,
 ) -> pd.DataFrame:
     """Searches every probe in a gallery: one row per model and probe.
 
@@ -27,7 +31,8 @@ def identify(
     The gallery is the high-quality photos of `test`, the probes its low-quality photos of people in the
     gallery and, non-mated, the low-quality photos of `strangers`, who must not be in the gallery. Without
     both qualities, the gallery is each person's first photo, and all others are probes. A person's score is
-    that of the most similar photo in the gallery, near-duplicates of the probe aside.
+    that of the most similar photo in the gallery, near-duplicates of the probe aside; pooled: that of the
+    mean of the person's photos there, a template, such near-duplicates aside.
 
     Columns: model, row (of the embeddings), identity, mated, gallery (people), rank (of the probe's person;
     NaN where there is no embedding), mate (the score of that person) and best (the highest score of all);
@@ -44,9 +49,7 @@ def identify(
     tables = []
     for model, vectors in possible(embeddings).items():
         known = checked(vectors, test.rows, model)
-        scores = _scores(known[probes], known[gallery])
-        scores[near] = -np.inf
-        of_people = np.maximum.reduceat(scores, starts, axis=1)
+        of_people = _of_people(known[probes], known[gallery], starts, near, pooled)
         mate = of_people[np.arange(len(probes)), np.searchsorted(people, test.identity[probes])]
         # of equal scores, the person looked for comes last: a tie is no identification
         rank = np.where(np.isfinite(mate), (of_people >= mate[:, None]).sum(1), np.nan)
@@ -54,18 +57,64 @@ def identify(
         tables.append(table.assign(model=model))
         if strangers is not None:
             unknown = checked(vectors, strangers.rows[others], model)
-            best = _scores(unknown, known[gallery]).max(1)
+            none = np.zeros((len(unknown), len(gallery)), bool)
+            best = _of_people(unknown, known[gallery], starts, none, pooled).max(1)
             table = _probes(strangers, others).assign(mated=False, rank=np.nan, mate=-np.inf, best=best)
             tables.append(table.assign(model=model))
     found = pd.concat(tables, ignore_index=True).assign(gallery=len(people))
     return found[["model", "row", "identity", "mated", "gallery", "rank", "mate", "best"]]
 
 
-def search(embeddings: Mapping[str, np.ndarray | NotPossible], tests: Mapping[str, Trials]) -> pd.DataFrame:
+def search(
+    embeddings: Mapping[str, np.ndarray | NotPossible], tests: Mapping[str, Trials], pooled: bool = False
+) -> pd.DataFrame:
     """`identify` on the first test set; strangers are the people of "test_unseen", where it is another."""
     test = first_test(tests)
     others = tests.get("test_unseen")
-    return identify(embeddings, test, None if others is test else others)
+    return identify(embeddings, test, None if others is test else others, pooled)
+
+
+def templates(embeddings: Mapping[str, np.ndarray | NotPossible], test: Trials) -> pd.DataFrame:
+    """One photo against a person, 1:1: AUC of single photos of the gallery and of templates, by model.
+
+    Gallery and probes as of `identify`. Genuine is a probe with its own person's best photo, or template,
+    impostor one with another person's. Columns: model, people, genuine, impostor, single and template (AUC),
+    each with its 95 % interval, `_low` and `_high`, which leaves out people, as probes and as templates, in
+    turn (where they are more than CLUSTERS, in so many parts). Errors as of `identify`.
+    """
+    gallery, probes = _gallery_and_probes(test)
+    people = np.unique(test.identity[gallery])
+    starts = np.searchsorted(test.identity[gallery], people)
+    near = (test.group[probes, None] == test.group[gallery]) & (test.group[gallery] >= 0)
+    own = test.identity[probes][:, None] == people
+    part = np.arange(len(people)) % CLUSTERS
+    part_of_probe = part[own.argmax(1)]
+    rows = []
+    for model, vectors in possible(embeddings).items():
+        known = checked(vectors, test.rows, model)
+        row: dict[str, object] = {"model": model, "people": len(people)}
+        row |= {"genuine": int(own.sum()), "impostor": int((~own).sum())}
+        for name, pooled in (("single", False), ("template", True)):
+            scores = _of_people(known[probes], known[gallery], starts, near, pooled)
+            value = _auc(scores, own)
+            left_out = [
+                _auc(scores[part_of_probe != one][:, part != one], own[part_of_probe != one][:, part != one])
+                for one in range(part.max() + 1)
+            ]
+            weights = np.bincount(part_of_probe, minlength=part.max() + 1)
+            low, high = interval(value, np.array(left_out), weights)
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _auc(scores: np.ndarray, own: np.ndarray) -> float:
+    """AUC of the scores [n, K] of own people against others; NaN where a kind is missing."""
+    genuine, impostor = scores[own], np.sort(scores[~own])
+    if not len(genuine) or not len(impostor):
+        return np.nan
+    below = np.searchsorted(impostor, genuine, "left") + np.searchsorted(impostor, genuine, "right")
+    return float(below.mean() / (2 * len(impostor)))
 
 
 def cmc(found: pd.DataFrame, ranks: int = 20) -> pd.DataFrame:
@@ -141,6 +190,33 @@ def _probes(test: Trials, at: np.ndarray) -> pd.DataFrame:
     """The photos at these positions of the test set: columns row, identity."""
     identities = [test.people[code] for code in test.identity[at]]
     return pd.DataFrame({"row": test.rows[at], "identity": identities})
+
+
+def _of_people(
+    probes: np.ndarray, gallery: np.ndarray, starts: np.ndarray, near: np.ndarray, pooled: bool
+) -> np.ndarray:
+    """The score of each probe with each person of the gallery, [n, K].
+
+    starts: of each person's photos in the gallery [m], [K]. near: which of them are near-duplicates of the
+    probe, bool [n, m]; they have no say. -inf is the score of what has no embedding.
+    """
+    if not pooled:
+        scores = _scores(probes, gallery)
+        scores[near] = -np.inf
+        return np.maximum.reduceat(scores, starts, axis=1)
+    enrolled = np.nan_to_num(gallery.astype(np.float64))
+    sums = np.add.reduceat(enrolled, starts, axis=0)
+    lengths = np.broadcast_to(np.linalg.norm(sums, axis=1), (len(probes), len(starts))).copy()
+    products = np.nan_to_num(probes.astype(np.float64)) @ sums.T
+    person = np.searchsorted(starts, np.arange(len(gallery)), side="right") - 1
+    for probe in np.flatnonzero(near.any(1)):
+        for one in np.unique(person[near[probe]]):
+            rest = sums[one] - enrolled[near[probe] & (person == one)].sum(0)
+            lengths[probe, one] = np.linalg.norm(rest)
+            products[probe, one] = np.nan_to_num(probes[probe].astype(np.float64)) @ rest
+    scores = np.divide(products, lengths, out=np.full(products.shape, -np.inf), where=lengths > 1e-9)
+    scores[np.isnan(probes).any(1)] = -np.inf
+    return scores
 
 
 def _scores(probes: np.ndarray, gallery: np.ndarray) -> np.ndarray:

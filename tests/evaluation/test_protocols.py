@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from src.evaluation import protocols, verification
 from tests.evaluation.examples import make, unit_rows
@@ -29,6 +30,49 @@ def test_ranks_are_those_of_a_search_by_hand():
             assert probe["mate"] == pytest.approx(best[probe["identity"]], abs=1e-6)
             assert probe["rank"] == 1 + (best.drop(probe["identity"]) > probe["mate"]).sum()
     assert set(found[~found["mated"]]["identity"]) <= set(unseen.people)
+
+
+def test_templates_are_the_means_of_a_person_and_leave_near_duplicates_out():
+    vectors, faces, seen, unseen = search()
+    names, high = faces["identity"].to_numpy(), (faces["quality"] == "high").to_numpy()
+    enrolled = high & (faces["split"] == "test_seen").to_numpy()
+    single = protocols.identify({"pack": vectors}, seen, unseen)
+    first = single[single["mated"]].iloc[0]
+    twin = np.flatnonzero(enrolled & (names == first["identity"]))[0]
+    faces.loc[twin, "group"] = faces.loc[first["row"], "group"]
+    seen = verification.trials(faces, "test_seen")
+    found = protocols.identify({"pack": vectors}, seen, unseen, pooled=True)
+    for probe in found.to_dict("records"):
+        apart = enrolled & (faces["group"] != faces["group"][probe["row"]]).to_numpy()
+        means = {name: vectors[apart & (names == name)].mean(0) for name in set(names[apart])}
+        scores = pd.Series(
+            {n: vectors[probe["row"]] @ mean / np.linalg.norm(mean) for n, mean in means.items()}
+        )
+        assert probe["best"] == pytest.approx(scores.max(), abs=1e-5)
+        if probe["mated"]:
+            assert probe["rank"] == 1 + (scores.drop(probe["identity"]) > probe["mate"] + 1e-9).sum()
+    pair = (protocols.identification(table)["rank_1"].iloc[0] for table in (single, found))
+    assert next(pair) < next(pair)  # several noisy photos together show more
+
+
+def test_one_to_one_templates_have_the_auc_of_their_scores():
+    vectors, faces, seen, _ = search()
+    found = protocols.templates({"pack": vectors, "blind": np.full_like(vectors, np.nan)}, seen).set_index(
+        "model"
+    )
+    names, high = faces["identity"].to_numpy(), (faces["quality"] == "high").to_numpy()
+    here = (faces["split"] == "test_seen").to_numpy()
+    people = np.unique(names[here & high])
+    means = np.stack([vectors[here & high & (names == name)].mean(0) for name in people])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    probes = np.flatnonzero(here & ~high & np.isin(names, people))
+    own = names[probes][:, None] == people
+    expected = roc_auc_score(own.ravel(), (vectors[probes] @ means.T).ravel())
+    row = found.loc["pack"].to_dict()
+    assert row["template"] == pytest.approx(expected, abs=1e-6) and row["genuine"] == len(probes)
+    assert row["template_low"] < row["template"] < row["template_high"]
+    assert row["single"] < row["template"]
+    assert found.loc["blind", "template"] == 0.5
 
 
 def test_identification_rates():
