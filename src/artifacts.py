@@ -353,7 +353,7 @@ def _commit(staged: list[Path], paths: list[Path], workspace: Path, inputs: str)
         try:
             if path.is_dir():
                 shutil.rmtree(path)
-            source.replace(path)
+            _move(source, path)
         except PermissionError as error:
             raise PermissionError(
                 f"{path} cannot be replaced while something has it open: restart the notebook's kernel "
@@ -363,6 +363,18 @@ def _commit(staged: list[Path], paths: list[Path], workspace: Path, inputs: str)
         _partial(path).write_text(inputs, encoding="utf-8")
         _partial(path).replace(_sidecar(path))
     shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _move(source: Path, path: Path) -> None:
+    """Moves what is staged into place. What an interrupted run, its traceback kept by the notebook, still has
+    mapped Windows doesn't move; a copy does."""
+    try:
+        source.replace(path)
+    except PermissionError:
+        if not source.is_file() or source == _partial(path):
+            raise
+        shutil.copyfile(source, _partial(path))
+        _partial(path).replace(path)
 
 
 def _read_all(path: Path | str | tuple[Path | str, ...], paths: list[Path]) -> Any:

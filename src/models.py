@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src import artifacts
+from src import artifacts, devices
 from src.artifacts import cached, uses
 from src.evaluation import verdict, verification
 from src.limits import NotPossible
@@ -59,12 +60,15 @@ class Model(nn.Module):
         self.map = fitted
 
     def forward(self, images: Tensor) -> Tensor:
-        embeddings = [F.normalize(part(images)) for part in self.networks]
+        embeddings = [F.normalize(part(images).float()) for part in self.networks]
         if self.mirrored:
             images = images.flip(-1)
-            mirror = [F.normalize(part(images)) for part in self.networks]
+            mirror = [F.normalize(part(images).float()) for part in self.networks]
             embeddings = [F.normalize(a + b) for a, b in zip(embeddings, mirror, strict=True)]
-        return embeddings[0] if self.map is None else self.map(*embeddings)
+        if self.map is None:
+            return embeddings[0]
+        with torch.autocast(images.device.type, enabled=False):  # maps were fitted in single precision
+            return self.map(*embeddings)
 
     @property
     def network(self) -> FaceNetwork:
@@ -176,7 +180,8 @@ class Comparison:
         """A model's embeddings of all crops, float32 [N, D], unit rows.
 
         Each network looks at the crops once, however many models share it. The pack's own recogniser does so
-        in ONNX Runtime, which on processors is the faster, or has done so already, when faces were chosen.
+        in ONNX Runtime, which on processors is the faster (in torch, where only torch has a GPU), or has done
+        so already, when faces were chosen.
         """
         given = []
         for name, part in _networks(model).items():
@@ -189,7 +194,8 @@ class Comparison:
             ):
                 given.append(cached(file, _of_chosen, self.every, self.faces))
             else:
-                look = self.pack if of_pack else part
+                on_gpu = devices.device().type != "cpu" and self.pack.providers[0] == "CPUExecutionProvider"
+                look = self.pack if of_pack and not on_gpu else part
                 given.append(cached(file, embed, self.crops, look, mirrored=model.mirrored))
         if model.map is None:
             return given[0]
@@ -219,7 +225,8 @@ class Comparison:
         return verdict.progress(model.history, report)
 
     def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
-        """The network that `function` leaves as a checkpoint, kept under `name`."""
+        """The network that `function` leaves as a checkpoint, kept under `name`; ONNX Runtime makes room."""
+        self.pack.release()
         return network.load(cached(self._place("checkpoints", name), function, *inputs))
 
     def keep(self, model: Model) -> Model:

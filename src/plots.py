@@ -179,6 +179,7 @@ def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@_or_notice
 def contact_sheet(
     photos: Sequence[np.ndarray],
     titles: Sequence[str] | None = None,

@@ -7,6 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+WIDTHS = (64, 128, 256, 512)  # of w600k_r50.onnx
+QUARTER = (16, 32, 64, 128)
+
 
 class Block(nn.Module):
     """Of arcface_torch's IResNet: the norms after convolutions folded into them, the first one left."""
@@ -32,18 +35,24 @@ def folded(convolution):
     return fuse_conv_bn_eval(convolution.eval(), norm.eval())
 
 
-def write(file: Path) -> Path:
-    """Like w600k_r50.onnx, a quarter as wide to save time."""
+def build(widths: tuple[int, int, int, int] = WIDTHS) -> nn.Sequential:
+    """float [B, 3, 112, 112] to [B, 512], with random weights."""
     torch.manual_seed(0)
-    stages, before = [], 16
-    for channels, blocks in ((16, 3), (32, 4), (64, 14), (128, 3)):
+    stages, before = [], widths[0]
+    for channels, blocks in zip(widths, (3, 4, 14, 3), strict=True):
         for i in range(blocks):
             stages.append(Block(before, channels, 2 if i == 0 else 1))
             before = channels
-    network = nn.Sequential(
-        folded(nn.Conv2d(3, 16, 3, 1, 1, bias=False)), nn.PReLU(16), *stages,
-        nn.BatchNorm2d(128), nn.Dropout(0.0), nn.Flatten(), nn.Linear(128 * 49, 512), nn.BatchNorm1d(512),
+    return nn.Sequential(
+        folded(nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)), nn.PReLU(widths[0]), *stages,
+        nn.BatchNorm2d(before), nn.Dropout(0.0),
+        nn.Flatten(), nn.Linear(before * 49, 512), nn.BatchNorm1d(512),
     ).eval()  # fmt: skip
+
+
+def write(file: Path, widths: tuple[int, int, int, int] = QUARTER) -> Path:
+    """Like w600k_r50.onnx; by default a quarter as wide, to save time."""
+    network = build(widths)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         example = (torch.zeros(2, 3, 112, 112),)

@@ -420,3 +420,33 @@ def test_loading_leaves_the_work_of_another_process_alone(tmp_path):
         assert workspace.is_dir()
     cached(path, checkpoint, 2)
     assert not workspace.exists()
+
+
+def test_what_an_interrupted_run_has_still_mapped_is_copied_on_windows(tmp_path, monkeypatch):
+    """The notebook keeps the traceback, and with it the arrays that the first run had mapped."""
+    mapped: list[Path] = []
+
+    def make(workspace):
+        file = workspace / "rows.npy"
+        if not file.exists():
+            np.save(file, np.zeros(3))
+        rows = np.load(file, mmap_mode="r+")
+        if not mapped:
+            mapped.append(file)
+            rows[:2] = 1
+            raise KeyboardInterrupt
+        rows[2] = 1
+        return rows
+
+    replace = Path.replace
+
+    def windows(self, target):
+        if self in mapped:
+            raise PermissionError(13, "Access is denied")
+        return replace(self, target)
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path / "rows.npy", make)
+    monkeypatch.setattr(Path, "replace", windows)
+    assert cached(tmp_path / "rows.npy", make).tolist() == [1, 1, 1]
+    assert left(tmp_path) == ["rows.npy", "rows.npy.inputs.json"]

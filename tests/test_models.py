@@ -1,5 +1,6 @@
 """Models are what one can keep: fitted once, saved, loaded without photos or pack, the same on any photo."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -17,9 +18,10 @@ from src import models
 from src.demo import mode
 from src.evaluation import verification
 from src.limits import NotPossible
-from src.networks import finetuning, maps
+from src.networks import finetuning, maps, network
 from src.networks.embedding import embed, to_images
 from src.packs import export, pack
+from tests import fake_gpu
 from tests.networks.small import generated, small_network
 
 QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2)
@@ -124,6 +126,47 @@ def test_an_open_set_row_is_kept_and_needs_other_people(comparison, rows, tmp_pa
     lone = replace(there, faces=probes.assign(kind="smears"), folder=tmp_path / "lone")
     missing = models.open_set(comparison, base, second, lone)
     assert isinstance(missing, models.Missing) and "photos of other people" in str(missing.reason)
+
+
+def test_onnx_runtime_makes_room_on_the_gpu_before_training(comparison, monkeypatch, tmp_path):
+    happened = []
+    monkeypatch.setattr(pack.Pack, "release", lambda self: happened.append("released"))
+
+    def trained(start):
+        happened.append("trained")
+        return network.save(start, tmp_path / "x")
+
+    monkeypatch.setattr(models, "cached", lambda path, function, *inputs: function(*inputs))
+    replace(comparison, folder=tmp_path).checkpoint("x", trained, network.resnet50("none", 8, 32))
+    assert happened == ["released", "trained"]
+
+
+@pytest.mark.parametrize("providers", [("CPUExecutionProvider",), ("CUDAExecutionProvider",)])
+def test_the_packs_recogniser_runs_where_there_is_a_gpu(comparison, rows, tmp_path, monkeypatch, providers):
+    expected = comparison.embed(rows["demo_pack"])
+    fake_gpu.pretend(monkeypatch)
+    there = replace(comparison, pack=replace(comparison.pack, providers=providers), folder=tmp_path)
+    called, recognise = [], pack.Pack.recognise
+
+    def noted(self, crops):
+        called.append(len(crops))
+        return recognise(self, crops)
+
+    monkeypatch.setattr(pack.Pack, "recognise", noted)
+    found = there.embed(rows["demo_pack"])
+    assert bool(called) == (providers[0] == "CUDAExecutionProvider")
+    assert (found * expected).sum(1).min() > 0.9999
+
+
+def test_a_map_works_in_single_precision_whatever_the_networks_do(rows):
+    """A posterior that is rounded to half precision ties."""
+    images = to_images(torch.from_numpy(generated(range(3), 2)))
+    for name in ("demo_pack + PLDA", "ResNet-50 fine-tuned + posterior", "ResNet-50 + demo_pack"):
+        model, given = copy.deepcopy(rows[name]), list[torch.Tensor]()
+        model.map.register_forward_pre_hook(lambda _, parts, given=given: given.extend(parts))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert model(images).dtype == torch.float32
+        assert {part.dtype for part in given} == {torch.float32}
 
 
 def test_what_was_embedded_when_faces_were_chosen_is_not_embedded_again(comparison, rows, tmp_path):

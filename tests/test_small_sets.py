@@ -114,7 +114,7 @@ def check(there: dict, people_count: int) -> None:
     held = there["held"]
     assert isinstance(held, NotPossible) or held["rate"].between(0, 1).all()
     words = there["verdict"].summary(report, there["rates"], there["headline"], there["no_face_row"])
-    assert "nan" not in words
+    assert "nan" not in words and "nan" not in there["text"]
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["quality folders", "no quality folders"])

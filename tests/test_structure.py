@@ -7,25 +7,27 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 # A module imports only from modules further up.
 FLOORS = {
-    "": "limits fingerprints artifacts",
+    "": "limits fingerprints artifacts devices",
     "photos": (
         "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding "
         "fetching duplicates examining cleaning series grouping splitting split_folders"
     ),
     "packs": (
-        "alignment graphs pack_files pack as_shipped faces same_picture second_pass choice leaks export forms"
+        "alignment graphs pack_files sessions pack as_shipped faces same_picture second_pass choice leaks "
+        "export forms"
     ),
     "evaluation": (
         "counting pairs score_files hardest people intervals curves support comparisons verification "
         "calibration protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding probes recognisability losses finetuning "
+        "weights network recipes degradation embedding probes recognisability losses stepping finetuning "
         "interpolation maps"
     ),
     " ": "models model_card take_home identify inflation more_photos plots tables explorer",
@@ -89,10 +91,10 @@ def test_files_and_functions_can_be_read_in_one_sitting():
     [
         (
             "insightface",
-            {"packs.pack_files", "packs.pack", "packs.as_shipped"},
+            {"packs.pack_files", "packs.sessions", "packs.pack", "packs.as_shipped"},
         ),
         ("matplotlib", {"plots"}),
-        ("onnxruntime", {"packs.pack", "packs.graphs", "packs.export", "networks.network"}),
+        ("onnxruntime", {"packs.sessions", "packs.pack", "packs.graphs", "packs.export", "networks.network"}),
         ("onnx", {"packs.graphs", "packs.pack", "packs.export", "packs.forms", "networks.network"}),
     ],
 )
@@ -105,9 +107,37 @@ def test_training_needs_neither_insightface_nor_onnx_runtime():
     blocked = (
         "import sys; sys.modules.update(dict.fromkeys(['insightface', 'onnxruntime', 'onnx', 'onnx2torch']))"
     )
-    rooms = ("degradation", "embedding", "finetuning", "interpolation", "losses", "maps", "network")
+    rooms = (
+        "degradation",
+        "embedding",
+        "finetuning",
+        "interpolation",
+        "losses",
+        "maps",
+        "network",
+        "stepping",
+    )
     wanted = f"from src import models; from src.networks import {', '.join(rooms)}"
     subprocess.run([sys.executable, "-c", f"{blocked}; {wanted}"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("python", "system", "fits", "fits_not"),
+    [
+        ("3.10", "linux", "2.10.0", "2.11.0"),  # CUDA 12, as onnxruntime-gpu 1.23
+        ("3.10", "win32", "2.10.0", "2.11.0"),
+        ("3.11", "linux", "2.15.0", "2.10.0"),  # CUDA 13, as onnxruntime-gpu since
+        ("3.13", "linux", "2.11.0", "2.8.0"),
+        ("3.12", "darwin", "2.6.0", "2.5.1"),
+    ],
+)
+def test_torch_is_of_the_cuda_that_onnx_runtime_wants(python, system, fits, fits_not):
+    """Libraries of two versions of CUDA lie in one folder, and one overwrites the other."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line.split("#")[0]) for line in lines if line.startswith("torch>")]
+    machine = {"python_version": python, "sys_platform": system}
+    (torch,) = [one for one in wanted if one.marker is None or one.marker.evaluate(machine)]
+    assert torch.specifier.contains(fits) and not torch.specifier.contains(fits_not)
 
 
 # ---------------------------------------------------------------- the notebook

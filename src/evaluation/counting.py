@@ -18,6 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from src import devices
+
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
 _EXACT = 10_000_000  # pairs up to which they are sorted
 _KEPT = 2**19  # bins of the scores that are kept of sorted pairs
@@ -398,10 +400,8 @@ def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
 
 
 def _sees_cuda() -> bool:
-    torch = sys.modules.get(
-        "torch"
-    )  # not imported for this: that alone would take as much memory as all else
-    return torch is not None and torch.cuda.is_available()
+    # torch is not imported for this: that alone would take as much memory as all else
+    return sys.modules.get("torch") is not None and devices.device().type == "cuda"
 
 
 def _on_device(photos: Photos, grid: _Grid, device: str) -> tuple[Tables, Tables]:

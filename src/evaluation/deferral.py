@@ -81,6 +81,33 @@ def answers(
     return pd.DataFrame(rows, columns=["kind", "photos", "known", "wrong", "unknown", "too_poor"])
 
 
+def enrolment(
+    vectors: np.ndarray,
+    others: np.ndarray,
+    faces: pd.DataFrame,
+    probes: pd.DataFrame,
+    threshold: float,
+    poor: np.ndarray,
+) -> pd.DataFrame:
+    """What photos that are too poor do to a gallery: answers with them in it, and without.
+
+    Arguments as of `answers`. A person all of whose photos in train are too poor keeps them. Columns: kind,
+    photos, known and wrong (shares, all of train enrolled), known_without and wrong_without.
+    Raises NotPossible where no photo of train is too poor, and as `answers` does.
+    """
+    training = (faces["split"] == "train").to_numpy()
+    clear = faces["identity"].isin(faces["identity"][training & ~poor]).to_numpy()
+    dropped = training & poor & clear
+    if not dropped.any():
+        raise NotPossible("no photo of train is too poor to be enrolled")
+    fewer = faces.assign(split=faces["split"].mask(dropped, ""))
+    none = np.zeros(len(faces), bool), np.zeros(len(probes), bool)
+    found, without = (answers(vectors, others, kept, probes, threshold, *none) for kept in (faces, fewer))
+    return found[["kind", "photos", "known", "wrong"]].assign(
+        known_without=without["known"], wrong_without=without["wrong"]
+    )
+
+
 def _kinds(faces: pd.DataFrame, probes: pd.DataFrame) -> list[tuple[str, str, np.ndarray, bool]]:
     """Each kind of photo: its name, whether of known people, its rows, and whether they are probes'."""
     found = []

@@ -1,14 +1,22 @@
 """Any model: face crops to unit embeddings."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from src import artifacts
+from src import artifacts, devices
+from src.networks.network import is_depthwise
+
+AGREEING = (
+    0.9999  # least cosine of two embeddings of a crop, in half and in single precision, that are the same
+)
+CHECKED = 32  # crops on which that is seen
+LARGE = 10_000_000  # weights; a ResNet-50 has more
 
 
 class Recogniser(Protocol):
@@ -26,9 +34,10 @@ def embed(
 ) -> np.ndarray:
     """Embeddings float32 [N, D], unit rows, of crops uint8 [N, H, W, 3] RGB.
 
-    A network runs where its weights are, in evaluation mode, and is left in the mode it was in. mirrored:
-    each row is the mean of the unit embeddings of the crop and of its mirror image. With a workspace, batches
-    already there are not computed again.
+    A network runs on the device where networks work (`devices.device`), in half precision where that is
+    faster and agrees, in parts that fit, in evaluation mode; it is left where, and in the mode that, it was.
+    mirrored: each row is the mean of the unit embeddings of the crop and of its mirror image. With a
+    workspace, batches already there are not computed again.
     Raises ValueError where crops are not such images, or where a row of the result is not finite.
     """
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
@@ -36,21 +45,25 @@ def embed(
     if not len(crops):
         raise ValueError("there are no crops to embed: the set is empty")
     parts = []
-    for start in tqdm(
-        range(0, len(crops), batch_size), "embedding", leave=False, disable=len(crops) <= batch_size
+    starts = range(0, len(crops), batch_size)
+    with (
+        _looking(model) as look,
+        devices.Bar(total=len(starts), desc="embedding", leave=False, disable=len(starts) == 1) as bar,
     ):
-        file = workspace / f"{batch_size}-{start}.npy" if workspace else None
-        if file is not None and file.is_file():
-            parts.append(np.load(file))
-            continue
-        batch = np.array(crops[start : start + batch_size])  # in memory and writable, as torch wants it
-        part = _given(model, batch)
-        if mirrored:
-            part = unit_rows(part) + unit_rows(_given(model, np.ascontiguousarray(batch[:, :, ::-1])))
-        parts.append(part)
-        if file is not None:
-            with artifacts.whole(file) as partial:
-                np.save(partial, parts[-1])
+        for start in starts:
+            file = workspace / f"{batch_size}-{start}.npy" if workspace else None
+            if file is not None and file.is_file():
+                parts.append(np.load(file))
+            else:
+                batch = np.array(crops[start : start + batch_size])  # writable, as torch wants it
+                part = look(batch)
+                if mirrored:
+                    part = unit_rows(part) + unit_rows(look(np.ascontiguousarray(batch[:, :, ::-1])))
+                parts.append(part)
+                if file is not None:
+                    with artifacts.whole(file) as partial:
+                        np.save(partial, part)
+            bar.update()
     embeddings = np.concatenate(parts)
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
@@ -59,11 +72,6 @@ def embed(
             f"the model gives no usable embedding for {len(bad)} crops, the first of them row {bad[0]}"
         )
     return embeddings / norms
-
-
-def _given(model: nn.Module | Recogniser, crops: np.ndarray) -> np.ndarray:
-    given = _forward(model, crops) if isinstance(model, nn.Module) else model.recognise(crops)
-    return np.asarray(given, np.float32)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -77,12 +85,65 @@ def to_images(crops: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-@torch.inference_mode()
-def _forward(network: nn.Module, crops: np.ndarray) -> np.ndarray:
-    where = next(network.parameters()).device
-    training = network.training
-    network.eval()
+@contextmanager
+def _looking(model: nn.Module | Recogniser) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """What gives a model's embeddings float32 [n, D] of crops; a network is on its device meanwhile."""
+    if not isinstance(model, nn.Module):
+        yield lambda crops: np.asarray(model.recognise(crops), np.float32)
+        return
+    where, training = devices.device(), model.training
+    before = next((parameter.device for parameter in model.parameters()), where)
+    model.to(where).eval()
     try:
-        return network(to_images(torch.from_numpy(crops).to(where))).float().cpu().numpy()
+        yield _Look(model, where)
     finally:
-        network.train(training)
+        model.train(training).to(before)
+        devices.give_back(where)
+
+
+class _Look:
+    """A network's embeddings, in the precision that agrees and in parts that fit the memory."""
+
+    def __init__(self, network: nn.Module, where: torch.device) -> None:
+        self.network, self.where = network, where
+        self.precision: torch.dtype | None = None  # until the first crops have shown it
+        self.most = 2**31  # crops at once
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        if self.precision is None:
+            self.precision = self._agreeing(crops[:CHECKED])
+        return self._in_parts(crops, self.precision)
+
+    def _in_parts(self, crops: np.ndarray, precision: torch.dtype) -> np.ndarray:
+        parts, start = [], 0
+        while start < len(crops):
+            part = crops[start : start + self.most]
+            try:
+                found = self._forward(part, precision)
+            except (RuntimeError, MemoryError) as error:
+                if len(part) == 1 or not devices.out_of_memory(error):
+                    raise
+                found = None
+            if found is None:  # out of the except block, which holds on to the memory
+                self.most = (len(part) + 1) // 2
+                devices.give_back(self.where)
+            else:
+                parts.append(found)
+                start += len(part)
+        return np.concatenate(parts)
+
+    def _agreeing(self, crops: np.ndarray) -> torch.dtype:
+        half = devices.embedding_precision(self.where)
+        if half == torch.float32 or (self.where.type == "cpu" and not self._large()):
+            return torch.float32
+        exact, fast = (unit_rows(self._in_parts(crops, kind)) for kind in (torch.float32, half))
+        return half if (exact * fast).sum(1).min() >= AGREEING else torch.float32
+
+    def _large(self) -> bool:
+        """Whether half precision saves a CPU more than it costs."""
+        return sum(p.numel() for p in self.network.parameters()) >= LARGE and not is_depthwise(self.network)
+
+    @torch.inference_mode()
+    def _forward(self, crops: np.ndarray, precision: torch.dtype) -> np.ndarray:
+        with devices.autocast(self.where, precision):
+            return self.network(to_images(torch.from_numpy(crops).to(self.where))).float().cpu().numpy()

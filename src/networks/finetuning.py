@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from src import artifacts
+from src import artifacts, devices
 from src.artifacts import uses
 from src.evaluation import verification
 from src.limits import NotPossible
-from src.networks import degradation, embedding, losses, network, weights
+from src.networks import degradation, embedding, losses, network, stepping, weights
 from src.networks.network import FaceNetwork
 from src.networks.recipes import PACK as PACK
 from src.networks.recipes import Settings as Settings
@@ -64,9 +63,10 @@ def train(
     history = learner.restore(state) if state.is_file() else []
     steps, batches = _steps(data, settings), _batches(data, settings, len(history))
     kept = time.perf_counter()
-    with tqdm(
+    bar = devices.Bar(
         total=steps * settings.epochs, initial=steps * len(history), desc="fine-tuning", unit="step"
-    ) as bar:
+    )
+    with devices.kept_memory(), bar:
         for epoch in range(len(history), settings.epochs):
             if epoch - _best(history) >= settings.patience:
                 break
@@ -144,9 +144,9 @@ class Learner:
         self, start: FaceNetwork, data: TrainingData, settings: Settings, make_loss: losses.MakeLoss
     ) -> None:
         self.settings = settings
-        self.device = network.device()
-        precise = not (settings.bfloat16 and _fast_bfloat16(self.device, start))
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=not precise)
+        self.device = devices.device()
+        half = stepping.precision(self.device, start) if settings.bfloat16 else torch.float32
+        self.stepper = stepping.Stepper(self.device, half)
         torch.manual_seed(settings.seed)
         self.network = copy.deepcopy(start).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network)
@@ -207,20 +207,22 @@ class Learner:
 
         Returns loss and accuracy. A loss that is not finite changes nothing.
         """
-        with self.autocast:
-            embeddings = self.network(images)
-        embeddings = embeddings.float()
-        loss = self.loss(embeddings, labels)
-        if targets is not None:
-            agreement = F.cosine_similarity(self.to_teacher(embeddings), targets)
-            loss = loss + self.settings.distillation * (1 - agreement).mean()
-        if not torch.isfinite(loss):
-            return loss.item(), math.nan
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip)
-        self.optimizer.step()
-        return loss.item(), losses.accuracy(self.loss, embeddings, labels)
+
+        def loss_of(part: slice) -> tuple[Tensor, Tensor]:
+            with self.stepper.autocast():
+                embeddings = self.network(images[part])
+            embeddings = embeddings.float()
+            loss = self.loss(embeddings, labels[part])
+            if targets is not None:
+                agreement = F.cosine_similarity(self.to_teacher(embeddings), targets[part])
+                loss = loss + self.settings.distillation * (1 - agreement).mean()
+            return loss, embeddings
+
+        loss, embeddings = self.stepper.gradients(loss_of, self.optimizer, len(images))
+        if not math.isfinite(loss):
+            return loss, math.nan
+        self.stepper.update(self.optimizer, self.trained.parameters(), self.settings.clip)
+        return loss, losses.accuracy(self.loss, embeddings, labels)
 
     @torch.no_grad()
     def average(self, step: int) -> None:
@@ -244,7 +246,7 @@ class Learner:
         parts: dict[str, dict[str, Tensor]] = {
             "trained": {}, "averaged": {}, "best": {}, "optimizer": {},
         }  # fmt: skip
-        for name, value in safetensors.torch.load_file(file).items():
+        for name, value in weights.read(file).items():
             part, rest = name.split(".", 1)
             parts[part][rest] = value
         self.trained.load_state_dict(parts["trained"])
@@ -335,14 +337,16 @@ def _epoch(
     # every epoch draws afresh, so that any can be the first after a pause
     seed = settings.seed * 100_003 + epoch
     torch.manual_seed(seed)
-    generator = Generator(learner.device).manual_seed(seed)
+    # Apple's GPU lacks a dozen of the operations that photos are made worse with
+    where = torch.device("cpu") if learner.device.type == "mps" else learner.device
+    generator = Generator(where).manual_seed(seed)
     learner.network.train()
     results = []
     for step in range(epoch * steps, (epoch + 1) * steps):
         learner.schedule(step / (steps * settings.epochs))
         batch = next(batches)
         rows = data.rows[batch]
-        images = augment(torch.from_numpy(data.crops[rows]).to(learner.device), settings, generator)
+        images = augment(torch.from_numpy(data.crops[rows]).to(where), settings, generator).to(learner.device)
         labels = torch.from_numpy(data.labels[batch]).to(learner.device)
         targets = None if data.targets is None else data.targets[rows].to(learner.device)
         results.append(learner.step(images, labels, targets))
@@ -438,14 +442,3 @@ def augment(crops: Tensor, settings: Settings, generator: Generator) -> Tensor:
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     images = degradation.degrade(images, generator, settings.clean, settings.chance)
     return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def _fast_bfloat16(where: torch.device, start: nn.Module) -> bool:
-    """Whether mixed precision pays.
-
-    1.5 times as fast on CPUs with AVX512-BF16, slower on those without, and for depthwise convolutions.
-    """
-    if where.type == "cpu":
-        depthwise = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in start.modules())
-        return torch.cpu._is_avx512_bf16_supported() and not depthwise
-    return where.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -59,7 +59,7 @@ def interpolate(
     tried: list[dict[str, float]] = []
     for share in tqdm(np.linspace(0, largest, 4).round(3).tolist(), "interpolating", leave=False):
         blend.load_state_dict(_weighted(old, new, share))
-        embeddings = embedding.embed(crops[np.flatnonzero(val)], blend.to(network.device()))
+        embeddings = embedding.embed(crops[np.flatnonzero(val)], blend)
         val_auc = verification.auc_or_nan(embeddings, faces["identity"][val].to_numpy())
         clean_auc = verification.auc_or_nan(embeddings[clean[val]], faces["identity"][clean].to_numpy())
         tried.append({"share": share, "val_auc": val_auc, "clean_auc": clean_auc})
@@ -69,7 +69,7 @@ def interpolate(
 
 
 def _saved(blend: FaceNetwork, old: Weights, new: Weights, choice: dict[str, Any], workspace: Path) -> Path:
-    blend.cpu().load_state_dict(_weighted(old, new, choice["share"]))
+    blend.load_state_dict(_weighted(old, new, choice["share"]))
     return network.save(blend, workspace / "artefact", {**blend.record, "interpolation": choice})
 
 

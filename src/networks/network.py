@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from src import artifacts
+from src import artifacts, devices
 from src.networks import weights as weight_files
 from src.packs.alignment import SIDE
 
@@ -56,7 +56,11 @@ class FaceNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         size = (self.origin.input_size, self.origin.input_size)
         if tuple(images.shape[-2:]) != size:
+            where = images.device
+            if where.type == "mps":  # which lacks it
+                images = images.cpu()
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+            images = images.to(where)
         return self.head(self.backbone(images))
 
     def extra_repr(self) -> str:
@@ -102,7 +106,7 @@ def resnet50(
     48, as bad photos hold little more and training takes about a fifth of the work.
     Raises FileNotFoundError where the weights can't be had, ValueError where they don't fit.
     """
-    input_size = input_size or (48 if device().type == "cpu" else SIDE)
+    input_size = input_size or devices.input_side()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Residual branches that start at zero let a random network of this depth learn within few steps.
@@ -143,13 +147,6 @@ class Half(nn.Module):
             size = (self.size, self.size)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         return self.network(images.half()).float()
-
-
-def device() -> torch.device:
-    """Where networks run: CUDA or Apple's GPU where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 # ---------------------------------------------------------------- recognisers of packs
@@ -195,6 +192,11 @@ def is_iresnet50(network: FaceNetwork) -> bool:
     convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
     slopes = sum(isinstance(part, (PReLU, nn.PReLU)) for part in parts)
     return len(convolutions) == 53 and slopes == 25 and all(part.groups == 1 for part in convolutions)
+
+
+def is_depthwise(network: nn.Module) -> bool:
+    """Whether it has convolutions of single channels, which CPUs are slower at in bfloat16."""
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
 
 
 def _from_graph(graph: bytes, name: str) -> FaceNetwork:

@@ -61,6 +61,15 @@ def in_words(fitted: Recognisability, poor: np.ndarray, faces: pd.DataFrame) -> 
     return text
 
 
+def not_to_enrol(
+    table: pd.DataFrame, fitted: Recognisability, faces: pd.DataFrame, count: int = 24
+) -> np.ndarray:
+    """Rows of the photos of train in which nothing is left, the worst first, at most so many."""
+    training = (faces["split"] == "train").to_numpy()
+    rows = np.flatnonzero(training & too_poor(table, fitted))
+    return rows[np.argsort(table[fitted.measure].to_numpy()[rows], kind="stable")][:count]
+
+
 def beside(table: pd.DataFrame, faces: pd.DataFrame) -> dict[str, np.ndarray]:
     """All measures of each photo that may tell how much it shows, by name; higher is better. Each `[N]`"""
     lengths = {"length of the pack's embedding": table["length"], "distance from smears": table["distance"]}

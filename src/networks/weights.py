@@ -50,7 +50,8 @@ def read(file: Path) -> dict[str, Tensor]:
         )
     try:
         if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
+            # copied, as these tensors keep the file mapped, and Windows can't replace it then
+            return {name: value.clone() for name, value in safetensors.torch.load_file(file).items()}
         return torch.load(file, map_location="cpu", weights_only=True)
     except (
         SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError,

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pandas as pd
 from insightface.utils import face_align
-from tqdm.auto import tqdm
 
-from src import artifacts
+from src import artifacts, devices
 from src.packs.alignment import SIDE
 from src.packs.pack import Pack, in_order
+from src.photos import decoding
 from src.photos.paths import open_path
 
 _UNSET = np.inf  # marks rows that are not computed yet
@@ -30,18 +30,23 @@ def as_shipped(faces: pd.DataFrame, folder: Path, pack: Pack, workspace: Path | 
     OpenCV decodes (it applies EXIF orientation), InsightFace's detection sizes and threshold hold, and of
     several faces the first is taken, the one of the highest score. A row is NaN where no face is found or
     OpenCV cannot decode the photo: a failure to enrol. With a workspace, the result is memory-mapped there,
-    and rows already there are not computed again.
+    and rows already there are not computed again. Raises ValueError, naming the file, where detection fails.
     """
 
     def crop(path: str) -> np.ndarray | None:
         bgr = _imread(open_path(folder, path))
-        return None if bgr is None else _first_face(bgr, pack)
+        if bgr is None:
+            return None
+        with decoding.named(path, bgr):
+            return _first_face(bgr, pack)
 
     dimension = pack.recognise(np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape[1]
     embeddings = _kept(workspace, (len(faces), dimension))
     rows = np.flatnonzero(embeddings[:, 0] == _UNSET)
     crops = pack.map(crop, faces["path"].iloc[rows])
-    with tqdm(total=len(faces), initial=len(faces) - len(rows), desc="as shipped", unit=" photos") as bar:
+    with devices.Bar(
+        total=len(faces), initial=len(faces) - len(rows), desc="as shipped", unit=" photos"
+    ) as bar:
         while batch := list(islice(crops, 32)):
             now, rows = rows[: len(batch)], rows[len(batch) :]
             values = np.full((len(batch), dimension), np.nan, np.float32)

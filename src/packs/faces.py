@@ -13,9 +13,8 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from src import artifacts
+from src import artifacts, devices
 from src.packs.alignment import LANDMARKS, SIDE, TEMPLATE, align
 from src.photos import decoding
 from src.photos.paths import open_path
@@ -109,24 +108,24 @@ def every_face(
     AS_SHIPPED, boxes and landmarks are those of `FaceAnalysis`. With a workspace the crops are memory-mapped
     there, and what was found before an interruption is not looked for again.
 
-    Raises ValueError, naming the file, where a photo can't be decoded, or where no image is usable.
+    Raises ValueError, naming the file, where decoding or detection fails; and where no image is usable.
     """
     paths = images.loc[images["status"] == "ok", "path"].reset_index(drop=True)
     if paths.empty:
         raise ValueError("There are no usable images to look for faces in.")
 
     def look(path: str) -> list[tuple[dict[str, Any], np.ndarray]]:
-        return find_faces(decoding.read_rgb(open_path(folder, path)), pack, attempts)
+        with decoding.named(path, photo := decoding.read_rgb(open_path(folder, path))):
+            return find_faces(photo, pack, attempts)
 
     with artifacts.workspace_or_temporary(workspace) as place:
-        file, log = place / "candidates.npy", place / "found.csv"
-        start, count = _begin(file, log)
+        start, count = _begin(file := place / "candidates.npy", log := place / "found.csv")
         results = pack.map(look, paths.iloc[start:])
         # Written as plain files, not through a memory map, whose pages would count as this process's memory.
         with (
             file.open("r+b") as pixels,
             log.open("a", encoding="utf-8", newline="") as lines,
-            tqdm(total=len(paths), initial=start, desc="faces", unit=" photos") as bar,
+            devices.Bar(total=len(paths), initial=start, desc="faces", unit=" photos") as bar,
         ):
             pixels.seek(0, os.SEEK_END)
             rows = csv.DictWriter(lines, ("photo", *COLUMNS, "last"))
@@ -282,13 +281,14 @@ def find_faces(
     rows = [(box, points, name) for box, points in zip(finds.boxes, finds.landmarks, strict=True)]
     if again:
         rows += _beside(standing, finds, pack)
-    faces = []
-    for box, points, how in _distinct(rows)[:MOST_FACES]:
+    faces, distinct = [], _distinct(rows)
+    count = len(distinct) if again else len(rows)  # as shipped, one may be counted twice: at 128 and at 640
+    for box, points, how in distinct[:MOST_FACES]:
         points = _turn_points(points, standing.shape, 360 - turned)
         corners = _turn_points(box[:4].reshape(2, 2), standing.shape, 360 - turned)
         eye_distance = float(np.linalg.norm(points[0] - points[1]))
         place = (*corners.min(0), *corners.max(0), *points.ravel())
-        values = (*place, box[4], how, len(rows), eye_distance, turned)
+        values = (*place, box[4], how, count, eye_distance, turned)
         faces.append((dict(zip(COLUMNS, values, strict=True)), align(photo, points)))
     return faces
 

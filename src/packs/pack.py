@@ -4,41 +4,35 @@ Outside this room everything is RGB.
 """
 
 import copy
-import ctypes
 import hashlib
 import math
 import os
-import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import onnx
 import onnxruntime
 from insightface.app import FaceAnalysis
-from insightface.model_zoo import SCRFD, ArcFaceONNX, get_default_providers
+from insightface.app.face_analysis import DEFAULT_DET_SIZES
+from insightface.model_zoo import SCRFD, ArcFaceONNX, model_zoo
+from insightface.model_zoo.package_manifest import has_model_package_manifest
 
-from src.packs import graphs, pack_files
+from src.packs import graphs, pack_files, sessions
 from src.packs.alignment import SIDE
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-CPU = "CPUExecutionProvider"
 STRIDE = 32  # the detector's coarsest: its input is a multiple of it
-
-# Leaves exactly one ONNX Runtime, the one that knows CUDA; as in the README.
-REPAIR = (
-    "pip uninstall -y onnxruntime onnxruntime-gpu",
-    "pip install --no-deps onnxruntime-gpu",
-)
+# Crops that an accelerator takes at once: fewer are filled up, as it makes a graph for every new shape.
+BATCHES = (1, 8, 64)
+USED = ("detection", "recognition")  # models of a pack
 
 
 @dataclass(frozen=True)
@@ -66,16 +60,20 @@ class Pack:
 
     def recognise(self, crops: np.ndarray) -> np.ndarray:
         """Embeddings float32 `[n, D]`, not normalised, of aligned crops uint8 `[n, 112, 112, 3]` RGB."""
+        on_cores = self.providers[0] == sessions.CPU
         if self.batched is None:
             recogniser, step = self.recogniser, 1
-        elif self.providers[0] == CPU:
+        elif on_cores:
             recogniser, step = self.batched, 4  # what a core works on stays in its cache
         else:
-            recogniser, step = self.batched, len(crops)  # an accelerator takes it at once
+            recogniser, step = self.batched, BATCHES[-1]  # an accelerator takes it at once
 
         def embed(start: int) -> np.ndarray:
-            images = crops[start : start + step].transpose(0, 3, 1, 2).astype(np.float32)
-            return recogniser.forward(images)
+            here = crops[start : start + step].transpose(0, 3, 1, 2)
+            full = len(here) if on_cores else min(size for size in BATCHES if size >= len(here))
+            images = np.zeros((full, *here.shape[1:]), np.float32)
+            images[: len(here)] = here
+            return recogniser.forward(images)[: len(here)]
 
         return np.concatenate(list(in_order(embed, range(0, len(crops), step))))
 
@@ -92,7 +90,7 @@ class Pack:
         if size is None:
             return self.detector.detect(bgr, det_thresh=threshold)
         if self.resizable is not None:
-            canvas = _canvas(bgr.shape, size) if self.providers[0] == CPU else (size, size)
+            canvas = _canvas(bgr.shape, size) if self.providers[0] == sessions.CPU else (size, size)
             return self.resizable.detect(bgr, input_size=canvas, det_thresh=threshold)
         # The one canvas there is takes the photo at the same scale: the same to the detector, if slower.
         canvas = self.detector.static_input_size[0]
@@ -103,6 +101,12 @@ class Pack:
         boxes, landmarks = self.detector.detect(framed, det_thresh=threshold)
         boxes[:, :4] /= scale
         return boxes, landmarks / scale
+
+    def release(self) -> None:
+        """Gives back what ONNX Runtime holds of a GPU's memory; sessions open again when they are used."""
+        for model in (self.detector, self.recogniser, self.resizable, self.batched):
+            if model is not None and isinstance(model.session, sessions.Session):
+                model.session.close()
 
     def map(self, function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:
         """`function(item)` in order, worked out in threads, at most `ahead` results before they are taken."""
@@ -155,7 +159,7 @@ def load(pack: str | Path, root: Path | str | None = None) -> Pack:
     folder, digests = pack_files.find(pack, root)
     detector, recogniser = _models(folder)
     providers = tuple(recogniser.session.get_providers())
-    _check_runtime(providers)
+    sessions.check(providers)
     return Pack(
         name=folder.name,
         folder=folder,
@@ -173,36 +177,62 @@ def _models(folder: Path) -> tuple[SCRFD, ArcFaceONNX]:
     options = onnxruntime.SessionOptions()
     # Photos are worked on side by side instead: cores that share one photo mostly wait for each other.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    wanted = ["detection", "recognition"]
     half = f"The pack in {folder} is not whole: it has no %s model. Put all of the pack's ONNX files there."
     try:
-        app = FaceAnalysis(str(folder), allowed_modules=wanted, providers=_providers(), sess_options=options)
-    except AssertionError as error:
-        raise ValueError(half % "detection") from error
+        models = _used(folder, providers=sessions.providers(), sess_options=options)
     except Exception as error:  # ONNX Runtime and protobuf have exceptions of their own for damaged files
         raise ValueError(f"The pack in {folder} is damaged: {' '.join(str(error).split())}") from error
-    if "recognition" not in app.models:
-        raise ValueError(half % "recognition")
-    detector, recogniser = app.det_model, app.models["recognition"]
+    for task in USED:
+        if task not in models:
+            raise ValueError(half % task)
+    detector, recogniser = (models[task] for task in USED)
     if not detector.use_kps:
         raise ValueError(f"The detector of the pack in {folder} gives no landmarks, which alignment needs.")
     if recogniser.input_size != (SIDE, SIDE):
         size = " x ".join(map(str, recogniser.input_size))
         raise ValueError(f"The recogniser of the pack in {folder} takes {size} pixels, not {SIDE} x {SIDE}.")
-    app.prepare(ctx_id=0)
+    detector.prepare(0, input_size=DEFAULT_DET_SIZES, det_thresh=0.5)
+    recogniser.prepare(0)
+    for model in (detector, recogniser):
+        model.session = sessions.closable(model.session, model.model_file)
+    if isinstance(detector.session, sessions.Session):
+        detector.static_shape_sessions = False  # one session for all sizes, as each takes memory
+        detector._reset_resolution_session_pool()
     return detector, recogniser
 
 
+def _used(folder: Path, **options: Any) -> dict[str, Any]:
+    """InsightFace's objects for the models in USED, the first of each in the folder; it loads no others.
+
+    `FaceAnalysis` opens every file before it lets go of what is not wanted: in buffalo_l, of 160 MB.
+    """
+    onnxruntime.set_default_logger_severity(3)  # as FaceAnalysis does
+    if has_model_package_manifest(folder):  # says itself which file is what
+        return FaceAnalysis(str(folder), allowed_modules=list(USED), **options).models
+    models: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.onnx")):
+        if (task := graphs.task(file)) in USED and task not in models:
+            models[task] = model_zoo.get_model(
+                str(file), _coreml_detector_input_size=DEFAULT_DET_SIZES[-1], **options
+            )
+    return models
+
+
 def _resizable(detector: SCRFD) -> SCRFD | None:
-    """The detector with a free input size: itself, or a copy whose graph is freed in memory and checked."""
+    """The detector with a free input size: a copy of it, its graph freed in memory and checked if need be."""
     if detector.static_input_size is None:
-        return detector
+        if detector.session.get_providers()[0] == "CoreMLExecutionProvider":
+            return detector  # which needs a session of its own for every size
+        freed = copy.copy(detector)
+        freed.static_shape_sessions = False  # one for all: there are as many sizes as shapes of photos
+        freed._reset_resolution_session_pool()
+        return freed
     model = graphs.free_size(onnx.load(detector.model_file))
     width, height = native = detector.static_input_size
     noise = np.random.default_rng(0).uniform(-1, 1, (1, 3, height, width)).astype(np.float32)
     freed = copy.copy(detector)
     try:
-        freed.model_file, freed.session = None, _session(model, detector.session)
+        freed.model_file, freed.session = None, sessions.opened(model.SerializeToString(), detector.session)
         freed.static_input_size, freed.input_sizes, freed.center_cache = None, [native], {}
         freed._reset_resolution_session_pool()
         for size in (128, 320):  # anchors and outputs must agree at every size
@@ -223,51 +253,8 @@ def _batched(recogniser: ArcFaceONNX) -> ArcFaceONNX | None:
         if isinstance(recogniser.input_shape[0], int):
             freed = copy.copy(recogniser)
             model = graphs.free_batch(onnx.load(recogniser.model_file))
-            freed.session = _session(model, recogniser.session)
+            freed.session = sessions.opened(model.SerializeToString(), recogniser.session)
         batch = freed.forward(crops)
     except Exception:  # whatever fails: the graph is bound to single crops
         return None
     return freed if graphs.least_cosine(batch, single) >= graphs.PARITY else None
-
-
-def _session(model: onnx.ModelProto, like: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
-    # CoreML can end the process on graphs of free size (see insightface.model_zoo): those run on the CPU.
-    providers = [name for name in like.get_providers() if name != "CoreMLExecutionProvider"]
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), like.get_session_options(), providers=providers
-    )
-
-
-# ---------------------------------------------------------------- ONNX Runtime
-
-
-def _providers() -> list[str]:
-    """What InsightFace asks for, less CUDA where there is no driver.
-
-    ONNX Runtime's GPU build offers it everywhere, and fills the screen with errors where it cannot start it.
-    """
-    providers = get_default_providers(onnxruntime.get_available_providers())
-    return [name for name in providers if name != "CUDAExecutionProvider" or _has_cuda_driver()]
-
-
-def _has_cuda_driver() -> bool:
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
-def _check_runtime(providers: tuple[str, ...]) -> None:
-    repair = "\n    ".join(("To repair it, run these two commands and restart:", *REPAIR))
-    names = {(d.metadata["Name"] or "").lower() for d in metadata.distributions()}
-    runtimes = sorted(names & {"onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"})
-    if len(runtimes) > 1:
-        message = f"{' and '.join(runtimes)} are both installed and overwrite each other. {repair}"
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
-    if "CUDAExecutionProvider" not in providers and _has_cuda_driver():
-        from torch import cuda  # seconds to import, and only of interest here
-
-        if cuda.is_available():
-            message = f"torch sees a GPU, but ONNX Runtime runs on {providers[0]}. {repair}"
-            warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -47,6 +49,19 @@ def read_rgb(path: Path, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:
         return decode(Path(path).read_bytes(), maximum_pixels)
     except UnusableImage as error:
         raise UnusableImage(error.status, f"{path}: {error.reason}") from error
+
+
+@contextmanager
+def named(path: str, photo: np.ndarray) -> Iterator[None]:
+    """Around the detection of faces in a photo `[H, W, 3]`: an error becomes a ValueError that names it."""
+    try:
+        yield
+    except Exception as error:  # OpenCV and ONNX Runtime have exceptions of their own
+        size = f"{photo.shape[1]} x {photo.shape[0]} pixels"
+        raise ValueError(
+            f"Detection fails in {path}, a photo of {size}: take it out of the folder and run again "
+            f"({' '.join(str(error).split())})."
+        ) from error
 
 
 def decode(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> np.ndarray:

@@ -38,6 +38,24 @@ def test_answers_add_up_and_are_those_of_a_count_by_hand():
     assert float(found["known"][f"{open_set.KNOWN}, bad photos"]) > 0.3
 
 
+def test_poor_photos_in_a_gallery_take_poor_probes_for_their_people():
+    vectors, faces, others, probes = world()
+    rng = np.random.default_rng(5)
+    training = (faces["split"] == "train").to_numpy()
+    poor = training & (faces["identity"] == "ann").to_numpy() & (rng.random(len(faces)) < 0.7)
+    smear = rng.normal(size=32)
+    near = unit_rows(smear + 0.3 * rng.normal(size=vectors.shape))
+    vectors = np.where(poor[:, None], near, vectors)
+    others = unit_rows(smear + 0.3 * rng.normal(size=others.shape))
+    found = deferral.enrolment(vectors, others, faces, probes, 0.5, poor).set_index("kind")
+    assert found["wrong"]["smears"] > 0.9 > 0.1 > found["wrong_without"]["smears"]
+    with pytest.raises(NotPossible, match="no photo of train"):
+        deferral.enrolment(vectors, others, faces, probes, 0.5, np.zeros(len(faces), bool))
+    all_of_ann = training & (faces["identity"] == "ann").to_numpy()  # who then keeps them
+    with pytest.raises(NotPossible, match="no photo of train"):
+        deferral.enrolment(vectors, others, faces, probes, 0.5, all_of_ann)
+
+
 def test_the_measure_that_knows_the_noise_leaves_less_error_than_chance():
     vectors, faces = make(people=10, photos=14, noise=1.0)
     rng = np.random.default_rng(1)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src import devices
 from src.demo import album, mode
 from src.evaluation import counting, intervals, pairs, verification
 from src.limits import NotPossible
@@ -17,6 +18,7 @@ from src.networks import embedding
 from src.packs import faces as packs_faces
 from src.packs.pack import load
 from src.photos import cleaning, finding
+from tests import fake_gpu
 from tests.evaluation.examples import evaluated, make, materialised, unit_rows
 
 
@@ -149,6 +151,14 @@ def test_a_gpu_is_used_where_there_is_one_and_many_photos(monkeypatch):
     assert used == ["cuda"]
     counted(vectors, faces, device="numpy")
     assert used == ["cuda"]
+
+
+def test_a_forced_device_holds_for_counting_too(monkeypatch):
+    fake_gpu.pretend(monkeypatch)
+    monkeypatch.delenv(devices.FORCED, raising=False)
+    assert counting._sees_cuda()
+    monkeypatch.setenv(devices.FORCED, "cpu")
+    assert not counting._sees_cuda()
 
 
 @pytest.mark.parametrize("exact", ["0", "1000"])

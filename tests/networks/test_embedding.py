@@ -3,7 +3,9 @@ import pytest
 import torch
 from torch import nn
 
+from src import devices
 from src.networks import embedding
+from tests import fake_gpu
 
 
 class Recogniser:
@@ -98,3 +100,97 @@ def test_what_is_no_crop_is_refused(crops):
         embedding.embed(crops.astype(np.float32), Network())
     with pytest.raises(ValueError, match="empty"):
         embedding.embed(crops[:0], Network())
+
+
+# ---------------------------------------------------------------- on a device
+
+
+class Tensed(Network):
+    """Gives something else in half precision, and has memory for so many crops only."""
+
+    def __init__(self, error=0.0, room=1000):
+        super().__init__()
+        self.error, self.room = error, room
+        self.calls = []  # crops and precision of each
+
+    def forward(self, images):
+        half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else torch.float32
+        self.calls.append((len(images), half))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        values = super().forward(images)
+        return values if half == torch.float32 else values + self.error * values.roll(1, 1)
+
+
+@pytest.mark.parametrize("forced", ["", "cpu"])
+def test_a_network_goes_where_networks_work_and_comes_back(crops, monkeypatch, forced):
+    moves = fake_gpu.pretend(monkeypatch)
+    monkeypatch.setenv(devices.FORCED, forced)
+    network = Network()
+    embedding.embed(crops, network)
+    assert moves == ["cpu" if forced else "cuda", "cpu"]
+
+    class Broken(Network):
+        def forward(self, images):
+            raise RuntimeError("sizes must match")
+
+    broken = Broken().train()
+    with pytest.raises(RuntimeError, match="sizes must match"):
+        embedding.embed(crops, broken)
+    assert moves[-1] == "cpu" and broken.training
+
+
+@pytest.mark.parametrize(
+    ("capability", "error", "used"),
+    [
+        (fake_gpu.A100, 1e-4, torch.float16),
+        (fake_gpu.T4, 1e-4, torch.float16),
+        (fake_gpu.A100, 0.1, torch.float32),  # half precision gives something else
+        (fake_gpu.A100, torch.nan, torch.float32),
+        (fake_gpu.GTX1080, 0.0, torch.float32),
+    ],
+)
+def test_half_precision_is_used_where_it_is_fast_and_agrees(crops, monkeypatch, capability, error, used):
+    fake_gpu.pretend(monkeypatch, capability)
+    network = Tensed(error)
+    found = embedding.embed(crops, network, batch_size=4)
+    assert {precision for _, precision in network.calls[-2:]} == {used}
+    monkeypatch.setenv(devices.FORCED, "cpu")
+    assert (embedding.embed(crops, network) * found).sum(1).min() >= 0.9999
+
+
+@pytest.mark.parametrize(("groups", "large", "half"), [(1, 1000, False), (1, 500, True), (3, 500, False)])
+def test_processors_embed_in_bfloat16_what_is_large_and_not_depthwise(
+    crops, monkeypatch, groups, large, half
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv(devices.FORCED, "cpu")
+    monkeypatch.setattr(embedding, "LARGE", large)
+    monkeypatch.setattr(embedding, "AGREEING", -2)
+    network = nn.Sequential(
+        nn.Conv2d(3, 12, 3, groups=groups), nn.Flatten(), nn.Linear(12 * 36, 1, bias=False)
+    )
+    kinds = []
+    network[0].register_forward_hook(lambda part, given, result: kinds.append(result.dtype))
+    embedding.embed(crops, network)
+    assert kinds[-1] == (torch.bfloat16 if half else torch.float32)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_does_not_fit_is_embedded_in_smaller_parts(crops, monkeypatch, mirrored):
+    fake_gpu.pretend(monkeypatch)
+    network = Tensed()
+    whole = embedding.embed(crops, network, mirrored=mirrored)
+    network.room = 2
+    monkeypatch.setattr(embedding, "CHECKED", 2)
+    network.calls.clear()
+    np.testing.assert_allclose(embedding.embed(crops, network, mirrored=mirrored), whole, atol=1e-6)
+    assert [count for count, _ in network.calls if count > 2] == [7, 4], "tried once, not with every batch"
+    network.room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        embedding.embed(crops, network)
+
+
+def test_the_first_crops_that_tell_the_precision_may_not_fit_either(crops, monkeypatch):
+    fake_gpu.pretend(monkeypatch)
+    assert embedding.embed(crops, Tensed(room=2)).shape == (7, 4)

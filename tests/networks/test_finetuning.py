@@ -2,14 +2,18 @@ import dataclasses
 import itertools
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from pytorch_metric_learning import losses as metric_losses
+from tqdm.auto import tqdm
 
-from src.networks import embedding, finetuning, losses, network, weights
+from src.networks import embedding, finetuning, losses, network, stepping, weights
+from src.networks.network import FaceNetwork
+from tests import fake_gpu
 from tests.networks.small import ORIGIN, four_people, small_network
 
 QUICK = finetuning.Settings(epochs=3, batch_size=8, per_identity=2, seed=3, warmup=0.0)
@@ -355,3 +359,96 @@ def test_a_rate_at_which_the_loss_breaks_is_not_chosen(train, monkeypatch):
     monkeypatch.setattr(finetuning, "_epoch", breaking)
     settings = dataclasses.replace(QUICK, try_rates=(3.0, 1.0))
     assert record_of(train(small_network(origin=LEARNT), settings))["settings"]["backbone_rate"] == 1.0
+
+
+# ---------------------------------------------------------------- on other devices
+
+
+@pytest.fixture
+def no_generator_elsewhere(monkeypatch):
+    """Generators of a device that is not there live on the CPU, as what is moved there does."""
+    made: list[str] = []
+
+    def generator(where="cpu"):
+        made.append(torch.device(where).type)
+        return torch.Generator()
+
+    monkeypatch.setattr(finetuning, "Generator", generator)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [(fake_gpu.T4, torch.float16), (fake_gpu.GTX1080, torch.float32)]
+)
+def test_it_trains_and_validates_where_networks_work(
+    train, monkeypatch, no_generator_elsewhere, capability, precision
+):
+    moves = fake_gpu.pretend(monkeypatch, capability)
+    seen = []
+    gradients = stepping.Stepper.gradients
+
+    def noted(self, *given):
+        seen.append((self.where.type, self.precision, self.scaler.is_enabled()))
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)  # there are no CUDA tensors to scale
+        return gradients(self, *given)
+
+    monkeypatch.setattr(stepping.Stepper, "gradients", noted)
+    history = history_of(train(settings=dataclasses.replace(QUICK, epochs=1)))
+    assert np.isfinite(history["val_auc"]).all()
+    assert seen[0] == ("cuda", precision, precision == torch.float16)
+    assert no_generator_elsewhere == ["cuda"]
+    assert "cuda" in moves and "cpu" in moves
+
+
+def test_apples_gpu_gets_its_photos_made_worse_by_the_cpu(train, monkeypatch, no_generator_elsewhere):
+    """It lacks border padding, antialiasing, Fourier transforms and more, each in some version of torch."""
+    moves = []
+    of_module, of_tensor = torch.nn.Module.to, torch.Tensor.to
+
+    def there(self, *given, **options):
+        if torch.device("mps") in given:
+            moves.append("network" if isinstance(self, torch.nn.Module) else self.dtype)
+            given = tuple(value for value in given if value != torch.device("mps"))
+        move = of_module if isinstance(self, torch.nn.Module) else of_tensor
+        return move(self, *given, **options) if given or options else self
+
+    monkeypatch.setattr(torch.nn.Module, "to", there)
+    monkeypatch.setattr(torch.Tensor, "to", there)
+    monkeypatch.setattr(finetuning.devices, "device", lambda: torch.device("mps"))
+    monkeypatch.setattr(finetuning.devices, "give_back", lambda where: None)
+    train(settings=dataclasses.replace(QUICK, epochs=1))
+    assert no_generator_elsewhere == ["cpu"]
+    trained_on = [kind for kind in moves if kind != "network"]
+    assert "network" in moves and trained_on[0] == torch.float32, "made worse first, then moved"
+
+
+def test_a_batch_that_does_not_fit_is_trained_in_parts(train, monkeypatch, capsys):
+    network_forward = FaceNetwork.forward
+    seen = []
+
+    def small(self, images):
+        if self.training:
+            seen.append(len(images))
+            if len(images) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return network_forward(self, images)
+
+    monkeypatch.setattr(FaceNetwork, "forward", small)
+    history = history_of(train(settings=dataclasses.replace(QUICK, epochs=2)))
+    assert seen[:3] == [8, 4, 4] and set(seen[1:]) == {4}
+    assert np.isfinite(history["loss"]).all()
+    assert "4 photos at a time" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_a_resumed_run_keeps_no_file_open_that_it_will_replace(photos, train, tmp_path):
+    """Windows can't replace a file that is mapped."""
+    data = finetuning._training_data(photos[0], photos[1], QUICK, None)
+    learner = finetuning.Learner(small_network(), data, QUICK, losses.cosface)
+    finetuning._epoch(learner, data, finetuning._batches(data, QUICK), 0, 3, tqdm(disable=True))
+    file = tmp_path / "state.safetensors"
+    learner.keep(file, [])
+    again = finetuning.Learner(small_network(), data, QUICK, losses.cosface)
+    again.restore(file)
+    kept = weights.read(file)
+    assert str(file) not in Path("/proc/self/maps").read_text(encoding="utf-8") and kept

@@ -33,6 +33,9 @@ def test_the_better_score_is_chosen_and_its_threshold_keeps_smears_out():
         )
         assert recognisability.too_poor(others[test], found).mean() > 0.85
         assert recognisability.too_poor(photos, found).mean() < 0.05
+        worst = recognisability.not_to_enrol(photos, found, faces)
+        assert (faces["split"][worst] == "train").all() and photos[name][worst].is_monotonic_increasing
+        assert set(worst) <= set(np.flatnonzero(recognisability.too_poor(photos, found)))
         names = recognisability.beside(photos, faces.assign(score=0.5))
         assert len(names) == 4 and all(values.shape == (len(photos),) for values in names.values())
     nothing = pd.DataFrame({"length": [np.nan], "distance": [np.nan]})

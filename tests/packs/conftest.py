@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import cv2
+import onnx
 import pytest
 from insightface.app import FaceAnalysis
 
+from src.packs import graphs
 from src.packs.pack import Pack, load
 from tests.packs.tiny_packs import detector, recogniser
 
@@ -23,6 +25,23 @@ def tiny(tmp_path) -> Path:
 def standin(real) -> Pack:
     """A pack of real models."""
     return load("standin", root=real)
+
+
+@pytest.fixture(scope="session")
+def dynamic(real, tmp_path_factory) -> Pack:
+    """The same pack, its detector taking any size, as buffalo_l's does: as shipped it runs at 128 and 640."""
+    folder = tmp_path_factory.mktemp("dynamic") / "dynamic"
+    folder.mkdir()
+    for file in (real / "models" / "standin").glob("*.onnx"):
+        model = onnx.load(file)
+        if graphs.task(file) == "detection":
+            widths = [output.type.tensor_type.shape.dim[1].dim_value for output in model.graph.output]
+            graphs.free_size(model)
+            for output, width in zip(model.graph.output, widths, strict=True):
+                rows, columns = (output.type.tensor_type.shape.dim.add() for _ in range(2))
+                rows.dim_param, columns.dim_value = f"{output.name} rows", width
+        onnx.save(model, folder / file.name)
+    return load(folder)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from insightface.app import FaceAnalysis
 
 from src.packs.as_shipped import as_shipped, not_read
 
@@ -18,6 +19,20 @@ def test_as_shipped_equals_the_loop_that_everyone_writes(real, sample, loop, sta
     assert (np.isnan(found).all(axis=1) == missed).all() and 0 < missed.sum() < len(missed)
     cosines = [row @ faces[0].normed_embedding for row, faces in zip(found, loop, strict=True) if faces]
     assert min(cosines) >= 0.9999
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_with_a_detector_that_takes_any_size_it_equals_the_loop_too(real, sample, dynamic):
+    """At 128 and at 640, their finds put together, as buffalo_l's detector runs."""
+    app = FaceAnalysis(name=str(dynamic.folder))
+    app.prepare(ctx_id=0)
+    loop = [app.get(cv2.imread(str(file))) for file in sample]
+    table = pd.DataFrame({"path": [file.relative_to(real).as_posix() for file in sample]})
+    found = as_shipped(table, real, dynamic)
+    assert (np.isnan(found).all(axis=1) == [not faces for faces in loop]).all()
+    assert (
+        min(row @ faces[0].normed_embedding for row, faces in zip(found, loop, strict=True) if faces) > 0.9999
+    )
 
 
 def test_as_shipped_resumes_and_takes_undecodable_files_for_failures(real, sample, standin, tmp_path):

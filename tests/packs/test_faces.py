@@ -11,13 +11,17 @@ import pandas as pd
 import pytest
 
 from src import artifacts
+from src.demo import mode
 from src.packs import faces
+from src.packs import pack as packs
 from src.packs.alignment import TEMPLATE
+from src.packs.as_shipped import as_shipped
 from src.packs.faces import (
     AS_SHIPPED,
     ATTEMPTS,
     MOST_FACES,
     WHOLE,
+    Attempt,
     every_face,
     extract,
     find_face,
@@ -97,7 +101,7 @@ def test_with_no_face_the_whole_photo_is_the_crop():
 
 @pytest.mark.parametrize(
     ("other", "why"),
-    [((60, 60, 30, 0.9), "smaller"), ((300, 20, 60, 0.9), "in a corner"), ((160, 120, 60, 0.5), "unsure")],
+    [((60, 60, 30, 0.9), "smaller"), ((300, 20, 60, 0.9), "in a corner"), ((105, 120, 60, 0.5), "unsure")],
 )
 def test_of_several_faces_the_most_plausible_is_taken_and_all_are_counted(other, why):
     subject = (165, 125, 60, 0.9)
@@ -163,7 +167,7 @@ def test_all_faces_of_a_photo_are_kept_the_likeliest_first():
 
 def test_a_face_that_is_detected_twice_is_kept_once():
     found = find_faces(photo(), FakePack({160: [(160, 120, 100, 0.9), (165, 130, 60, 0.55)]}))
-    assert len(found) == 1
+    assert len(found) == 1 and found[0][0]["n_faces"] == 1
 
 
 def test_of_a_crowd_the_likeliest_are_kept_and_all_are_counted():
@@ -265,6 +269,18 @@ def test_an_unsure_face_stays_as_it_is_unless_it_is_surer_turned(turned):
 
 
 # --------------------------------------------------------------------------------------------- the stage
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_photo_in_which_detection_fails_is_named(tmp_path):
+    """A strip of 6000 x 4 pixels has no height left at the size at which faces are looked for."""
+    pack = packs.load(mode.PACK)
+    images = write_photos(tmp_path, 1)
+    cv2.imwrite(str(tmp_path / "strip.png"), photo(4, 6000))
+    images = pd.concat([images, images.assign(path="strip.png", sha256="s")], ignore_index=True)
+    for look in (every_face, as_shipped):
+        with pytest.raises(ValueError, match=r"fails in strip\.png, a photo of 6000 x 4 pixels: take it out"):
+            look(images, tmp_path, pack)
 
 
 def test_rows_are_those_of_the_usable_images_in_order(tmp_path):
@@ -437,8 +453,6 @@ def test_detection_rate_counts_each_photo_once_per_quality():
     [("frmdb/images/*/low_quality/*", 5, 0.7), ("frmdb/images/*/high_quality/Img_3[34].*", 4, 0.9)],
 )
 def test_more_faces_are_found_than_as_shipped_and_none_is_lost(real, standin, pattern, step, least):
-    from src.packs.as_shipped import as_shipped
-
     paths = [file.relative_to(real).as_posix() for file in sorted(real.glob(pattern))[::step]]
     images = pd.DataFrame({"path": paths, "status": "ok", "quality": "unknown"})
     found, _ = extract(images, real, standin)
@@ -495,6 +509,31 @@ def picture_of_nothing(seed: int) -> np.ndarray:
         case 4:
             picture[np.indices((height, width)).sum(0) // 24 % 2 == 0] = colours[1]
     return picture
+
+
+# ------------------------------------------------------------------------ a detector that takes any size
+
+
+def test_at_every_size_of_ours_a_detector_that_takes_any_is_the_one_that_was_freed(sample, standin, dynamic):
+    assert dynamic.detector.input_sizes == [(128, 128), (640, 640)] and len(standin.detector.input_sizes) == 1
+    for file in sample[::2]:
+        picture = decoding.read_rgb(file)
+        for size in (64, 128, 160, 320, 512):
+            for one, other in zip(
+                *(pack.detect(picture, size, 0.3) for pack in (standin, dynamic)), strict=True
+            ):
+                np.testing.assert_allclose(one, other, atol=0.01)
+        one, other = ([row for row, _ in find_faces(picture, pack)] for pack in (standin, dynamic))
+        if "as shipped" not in (one[0]["found"], other[0]["found"]):
+            pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other), atol=0.01)
+
+
+def test_at_two_sizes_as_shipped_no_face_of_ours_is_there_twice(sample, dynamic):
+    for file in sample:
+        found = find_faces(decoding.read_rgb(file), dynamic, [Attempt("as shipped", None), *ATTEMPTS])
+        boxes = np.array([[row[side] for side in ("left", "top", "right", "bottom")] for row, _ in found])
+        again = np.tril(faces._overlap(boxes, boxes, of_smaller=True) >= 0.5, -1)
+        assert not again.any() and found[0][0]["n_faces"] in (0, len(found))
 
 
 def test_retries_off_boxes_and_landmarks_are_those_of_face_analysis(real, standin):

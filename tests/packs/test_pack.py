@@ -4,8 +4,10 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from src.demo import mode
 from src.packs import pack as packs
 from src.packs.pack import Pack, load
 from src.photos import decoding
@@ -81,24 +83,23 @@ def test_an_error_in_a_thread_reaches_the_caller():
         list(packs.in_order(lambda i: 1 / i, [2, 1, 0, 1]))
 
 
-def test_two_runtimes_are_a_loud_warning_with_the_repair(monkeypatch):
-    class Distribution:
-        def __init__(self, name):
-            self.metadata = {"Name": name}
+def test_photos_of_many_shapes_open_no_further_sessions(monkeypatch):
+    """InsightFace makes one for every size at which a detector that takes any, as buffalo_l's, is asked."""
+    pack = load(mode.PACK)
+    assert pack.detector.static_input_size is None and pack.resizable is not None
+    opened = []
+    begin = onnxruntime.InferenceSession.__init__
 
-    both = [Distribution("onnxruntime"), Distribution("onnxruntime-gpu")]
-    monkeypatch.setattr(packs.metadata, "distributions", lambda: both)
-    with pytest.warns(RuntimeWarning, match="both installed") as caught:
-        packs._check_runtime(("CPUExecutionProvider",))
-    assert all(command in str(caught[0].message) for command in packs.REPAIR)
+    def noted(self, *given, **options):
+        opened.append(given)
+        begin(self, *given, **options)
 
-
-def test_a_gpu_that_only_torch_sees_is_a_loud_warning_with_the_repair(monkeypatch):
-    monkeypatch.setattr(packs, "_has_cuda_driver", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with pytest.warns(RuntimeWarning, match="torch sees a GPU") as caught:
-        packs._check_runtime(("CPUExecutionProvider",))
-    assert all(command in str(caught[-1].message) for command in packs.REPAIR)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", noted)
+    for side in range(40, 640, 40):
+        pack.detect(RNG.integers(0, 256, (side, 400, 3), np.uint8), 320)
+    assert not opened
+    assert pack.detect(RNG.integers(0, 256, (90, 90, 3), np.uint8))[0].shape[1] == 5
+    assert len(opened) == 2, "as shipped, at 128 and 640 as InsightFace does"
 
 
 # ---------------------------------------------------------------- as InsightFace, on real photos

@@ -269,6 +269,12 @@ def test_what_is_no_image_is_said_so(data, status):
     assert caught.value.status == status
 
 
+def test_an_error_in_a_photo_names_it():
+    with pytest.raises(ValueError, match=r"a/b\.png, a photo of 700 x 2 pixels.*\(list index"):  # noqa: SIM117
+        with decoding.named("a/b.png", np.zeros((2, 700, 3), np.uint8)):
+            [][0]
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     form=st.sampled_from(FORMATS),
