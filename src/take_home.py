@@ -17,11 +17,14 @@ from src.limits import NotPossible
 from src.models import Comparison, Missing, Model
 from src.networks.embedding import unit_rows
 from src.networks.network import FaceNetwork, Half
-from src.packs import export, forms, graphs, pack
+from src.packs import export, forms, pack
 from src.packs.pack import Pack
 
 PRECISIONS = ("float32", "float16")
 MOST_CROPS = 1000  # of the test sets, evenly spread, on which a pack is compared with the report
+# Least cosine with what the report was made from: large networks may have been embedded in half precision.
+# That the file gives what the network gives in single precision, `export.onnx` sees to (`graphs.PARITY`).
+AGREEING = 0.999
 _STEP = 64  # crops at a time
 
 
@@ -89,10 +92,10 @@ def _pack(
     folder = export.pack(exported, base_pack.folder, workspace / "pack")
     parity = compared(folder, crops, embeddings, faces)
     least = float(parity["cosine"].min())
-    if precision == "float32" and least < graphs.PARITY:
+    if precision == "float32" and least < AGREEING:
         raise ValueError(
             f"{name}: as a pack it does not give what the report was made from (cosine {least:.5f}, at least "
-            f"{graphs.PARITY} needed)"
+            f"{AGREEING} needed)"
         )
     print(f"{name}: {model_card.parity_in_words(parity)}")
     model_card.write(folder, model, name, base, faces, results, parity, precision)
