@@ -31,13 +31,13 @@ lab: $(READY)
 
 # InsightFace asks for the CPU build of ONNX Runtime; beside the GPU build it wins and silently takes CUDA away. Both write to
 # one folder, so both go and the GPU build comes back alone.
-$(READY): requirements.txt
+$(READY): requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --upgrade --quiet pip
-	$(PY) -m pip install --quiet -r requirements.txt
+	$(PY) -m pip install --quiet -r requirements.txt -c constraints.txt
 	if $(PY) -m pip show --quiet onnxruntime-gpu 2>/dev/null; then \
 	  $(PY) -m pip uninstall --quiet -y onnxruntime onnxruntime-gpu && \
-	  $(PY) -m pip install --quiet --no-deps onnxruntime-gpu; fi
+	  $(PY) -m pip install --quiet --no-deps onnxruntime-gpu -c constraints.txt; fi
 	touch $@
 
 clean:
