@@ -57,6 +57,20 @@ def _value(name: str, text: str, default: str | bool | float) -> str | bool | fl
         ) from None
 
 
+def repetitions(words: list[str]) -> tuple[int, list[str]]:
+    """How often the notebook is to run, of `repeats=3` among the words, and the other words.
+
+    Raises ValueError where that is no number from 1 on.
+    """
+    given = [word for word in words if word.startswith("repeats=")]
+    if not given:
+        return 1, words
+    times = given[-1].partition("=")[2]
+    if not times.isdecimal() or int(times) < 1:
+        raise ValueError(f"{given[-1]}: give how many seeds the notebook is to run with, such as repeats=3.")
+    return int(times), [word for word in words if word not in given]
+
+
 def from_here(parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters with paths made absolute, as the notebook runs in the project's folder, not in this one.
 
@@ -104,7 +118,9 @@ def main() -> int:
         if command := COMMANDS.get("".join(sys.argv[1:2])):
             command(sys.argv[2:])
             return 0
-        executed = run(from_here(parse(sys.argv[1:])))
+        times, words = repetitions(sys.argv[1:])
+        parameters = from_here(parse(words))
+        said = repeats.run(run, parameters, times) if times != 1 else run(parameters) and ""
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -116,8 +132,9 @@ def main() -> int:
             "\nInterrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr
         )
         return 130
+    executed = Path(parameters["processed"]) / NOTEBOOK.name
     text = (executed.parent / answer.FILE).read_text(encoding="utf-8")
-    print(f"\n{answer.for_terminal(text)}\n")
+    print(f"\n{answer.for_terminal(text)}\n{said}\n")
     print(f"Report   {executed.parent / 'report.csv'}\nFigures  {executed.parent / 'figures'}")
     print(f"Notebook {executed}\nPage     {executed.with_suffix('.html')}")
     if (pack := executed.parent / "pack").is_dir():
