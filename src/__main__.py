@@ -15,7 +15,7 @@ import papermill
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
-from src import identify, page, take_home
+from src import identify, page, repeats, take_home
 from src.artifacts import room_for
 from src.evaluation import answer
 
