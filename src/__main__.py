@@ -1,6 +1,8 @@
-"""Run the notebook from a shell: `python -m src epochs=5 dataset=path/to/images`.
+"""Run the notebook from a shell: `python -m src epochs=5 dataset=path/to/images`; use what it has made.
 
-The executed notebook and its HTML land in the `processed` folder; the verdict is printed at the end.
+`python -m src identify photo.jpg` says who is on a photo, `python -m src convert immich` writes the model for
+another program. The executed notebook and its HTML land in the `processed` folder; the verdict is printed
+at the end.
 """
 
 import ast
@@ -13,12 +15,13 @@ import papermill
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from papermill.exceptions import PapermillExecutionError
 
-from src import page
+from src import identify, page, repeats, take_home
 from src.artifacts import room_for
 from src.evaluation import answer
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOK = Path(__file__).parents[1] / "Face_Recognition_Project.ipynb"
+COMMANDS = {"identify": identify.main, "convert": take_home.main}
 
 
 def parse(arguments: list[str]) -> dict[str, Any]:
@@ -54,13 +57,27 @@ def _value(name: str, text: str, default: str | bool | float) -> str | bool | fl
         ) from None
 
 
+def repetitions(words: list[str]) -> tuple[int, list[str]]:
+    """How often the notebook is to run, of `repeats=3` among the words, and the other words.
+
+    Raises ValueError where that is no number from 1 on.
+    """
+    given = [word for word in words if word.startswith("repeats=")]
+    if not given:
+        return 1, words
+    times = given[-1].partition("=")[2]
+    if not times.isdecimal() or int(times) < 1:
+        raise ValueError(f"{given[-1]}: give how many seeds the notebook is to run with, such as repeats=3.")
+    return int(times), [word for word in words if word not in given]
+
+
 def from_here(parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters with paths made absolute, as the notebook runs in the project's folder, not in this one.
 
     A name, such as that of a pack, becomes a path only where there is something of that name here.
     """
     paths = {"processed": Path(parameters["processed"]).expanduser()}
-    for name in ("dataset", "pack", "weights"):
+    for name in ("dataset", "pack", "weights", "photo"):
         path = Path(parameters[name]).expanduser()
         if path.exists() and parameters[name] not in ("", "imagenet", "none"):
             paths[name] = path
@@ -98,7 +115,12 @@ def run(parameters: dict[str, Any]) -> Path:
 
 def main() -> int:
     try:
-        executed = run(from_here(parse(sys.argv[1:])))
+        if command := COMMANDS.get("".join(sys.argv[1:2])):
+            command(sys.argv[2:])
+            return 0
+        times, words = repetitions(sys.argv[1:])
+        parameters = from_here(parse(words))
+        said = repeats.run(run, parameters, times) if times != 1 else run(parameters) and ""
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -110,10 +132,13 @@ def main() -> int:
             "\nInterrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr
         )
         return 130
+    executed = Path(parameters["processed"]) / NOTEBOOK.name
     text = (executed.parent / answer.FILE).read_text(encoding="utf-8")
-    print(f"\n{answer.for_terminal(text)}\n")
+    print(f"\n{answer.for_terminal(text)}\n{said}\n")
     print(f"Report   {executed.parent / 'report.csv'}\nFigures  {executed.parent / 'figures'}")
     print(f"Notebook {executed}\nPage     {executed.with_suffix('.html')}")
+    if (pack := executed.parent / "pack").is_dir():
+        print(f"Pack     {pack}")
     return 0
 
 

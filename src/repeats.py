@@ -19,12 +19,13 @@ _KEYS = ["model", "test", "quality"]
 _WIDTH = 2 * 1.96  # standard errors from end to end of a 95 % interval
 
 
-def run(execute: Callable[[dict[str, Any]], object], parameters: Mapping[str, Any], times: int) -> Path:
-    """Runs the notebook with so many seeds, from the parameters' own on; returns the table's file, FILE.
+def run(execute: Callable[[dict[str, Any]], object], parameters: Mapping[str, Any], times: int) -> str:
+    """Runs the notebook with so many seeds, from the parameters' own on; returns what they say together.
 
     execute: runs the notebook with such parameters. The first run is that of `processed` itself, the others
     are kept below `processed`/repeats; what no seed changes, cleaning and the search for faces, is taken from
-    the first. A run that is complete is not made again, one that was interrupted goes on.
+    the first. What is complete is not computed again, and what was interrupted goes on. The table of
+    `combined` is kept in `processed` as FILE. What is returned compares the primary model with the baseline.
     Raises ValueError where `times` is not 2 or more.
     """
     if times < 2:
@@ -39,9 +40,15 @@ def run(execute: Callable[[dict[str, Any]], object], parameters: Mapping[str, An
         print(f"run {number + 1} of {times}: seed {seed}, in {folder}")
         execute({**parameters, "seed": seed, "processed": str(folder)})
         reports[seed] = pd.read_csv(folder / "report.csv")
+    table = combined(reports)
     file = first / FILE
-    combined(reports).to_csv(file, index=False)
-    return file
+    table.to_csv(file, index=False)
+    report = next(iter(reports.values()))
+    primary = report.loc[report["primary"].astype(bool), "model"]
+    if primary.empty:
+        return f"\n{times} splits and trainings: {file}"
+    words = in_words(table, primary.iloc[0], report["baseline"].iloc[0])
+    return f"\n{words}\nAll models and strata: {file}"
 
 
 def share(first: Path, folder: Path) -> None:

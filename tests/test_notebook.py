@@ -99,6 +99,14 @@ def test_bad_input_is_one_sentence(photos, tmp_path, words, sentence):
     assert len(str(stopped.value).splitlines()) == 2  # the sentence, and where the notebook lies
 
 
+def test_repeats_is_a_word_of_its_own():
+    assert runner.repetitions(["epochs=3", "repeats=4"]) == (4, ["epochs=3"])
+    assert runner.repetitions(["epochs=3"]) == (1, ["epochs=3"])
+    for word in ("repeats=0", "repeats=many"):
+        with pytest.raises(ValueError, match="such as repeats=3"):
+            runner.repetitions([word])
+
+
 def test_unknown_parameter_is_refused():
     with pytest.raises(ValueError, match="epoch=3"):
         runner.parse(["epoch=3"])

@@ -10,10 +10,11 @@ from src import repeats
 
 
 def report(auc: float, difference: float, half: float = 0.02) -> pd.DataFrame:
-    row = {"auc": auc, "auc_low": auc - half, "auc_high": auc + half, "auc_difference": difference}
+    row: dict = {"auc": auc, "auc_low": auc - half, "auc_high": auc + half, "auc_difference": difference}
+    row |= {"primary": True, "baseline": "pack"}
     row |= {"auc_difference_low": difference - half, "auc_difference_high": difference + half}
     labels = {"model": "tuned", "test": "test_seen", "quality": "all"}
-    lacking = {"model": "lost", "test": "test_seen", "quality": "all", "auc": np.nan}
+    lacking = {"model": "lost", "test": "test_seen", "quality": "all", "auc": np.nan, "primary": False}
     return pd.DataFrame([labels | row, lacking])
 
 
@@ -46,13 +47,14 @@ def test_every_seed_runs_once_and_shares_what_no_seed_changes(tmp_path):
                 (folder / name).write_text(f"seed {parameters['seed']}")
         report(0.9 + 0.01 * parameters["seed"], 0.01).to_csv(folder / "report.csv", index=False)
 
-    file = repeats.run(execute, {"processed": str(tmp_path), "seed": 3, "epochs": 1}, 3)
+    said = repeats.run(execute, {"processed": str(tmp_path), "seed": 3, "epochs": 1}, 3)
     assert [seed for seed, _, _ in calls] == [3, 4, 5]
     assert [there for _, _, there in calls] == [False, True, True]
     second = tmp_path / "repeats" / "seed-4"
     assert (second / "clean.parquet").read_text() == "seed 3"
     assert (second / "candidates" / "crops.npy").read_text() == "seed 3"
     assert (second / "images.parquet").read_text() == "seed 4"  # the split is each run's own
-    assert pd.read_csv(file)["runs"].tolist() == [3]
+    assert pd.read_csv(tmp_path / repeats.FILE)["runs"].tolist() == [3]
+    assert "tuned against pack, test_seen, all pairs, 3 splits and trainings" in said
     with pytest.raises(ValueError, match="2 or more"):
         repeats.run(execute, {"processed": str(tmp_path), "seed": 0}, 1)

@@ -20,7 +20,9 @@ FILE = "verdict.md"
 NOTHING = "–"  # in the place of what could not be measured
 _WHO = {"test_seen": "new photos of people in training", "test_unseen": "people who appear nowhere else"}
 
-_PLACES = "Every number: report.csv. Figures: figures/. Models: models/. This text: verdict.md."
+_PLACES = (
+    "Every number: report.csv. Figures: figures/. Models: models/. To take home: pack/. This: verdict.md."
+)
 
 _Row = Mapping[Hashable, Any]  # a row of the report, or of `at_thresholds`
 

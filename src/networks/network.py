@@ -1,5 +1,6 @@
 """Networks that turn face crops into embeddings: ResNet-50, and the recognisers of InsightFace packs."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -166,6 +167,24 @@ def resnet50(
         found = {name.removeprefix(prefix): value for name, value in weight_files.read(Path(weights)).items()}
         weight_files.fit(backbone, new | found, weights)
     return FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
+
+
+class Half(nn.Module):
+    """A network in half precision, of which nothing outside needs to know: single precision in and out.
+
+    The given network is left as it was.
+    """
+
+    def __init__(self, network: FaceNetwork) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).half()
+        self.size = network.origin.input_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.size:  # before, as images are resized in single precision
+            size = (self.size, self.size)
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return self.network(images.half()).float()
 
 
 # ---------------------------------------------------------------- recognisers of packs

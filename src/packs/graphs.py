@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from src.packs.alignment import SIDE
 
@@ -65,6 +65,47 @@ def free_size(model: onnx.ModelProto) -> onnx.ModelProto:
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
+    return model
+
+
+def renamed_input(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Calls a graph's only input `name`; changes `model` and returns it."""
+    given = model.graph.input[0].name
+    for node in model.graph.node:
+        for place, value in enumerate(node.input):
+            if value == given:
+                node.input[place] = name
+    model.graph.input[0].name = name
+    return model
+
+
+def from_bgr(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Makes a graph for RGB, [B, 3, H, W], take BGR instead; changes `model` and returns it."""
+    graph, given = model.graph, model.graph.input[0].name
+    renamed_input(model, "rgb")
+    graph.input[0].name = given
+    graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), "bgr"))
+    graph.node.insert(0, helper.make_node("Gather", [given, "bgr"], ["rgb"], name="colours", axis=1))
+    return model
+
+
+def padded(model: onnx.ModelProto, numbers: int) -> onnx.ModelProto:
+    """Appends zeros to a graph's rows [B, D] until they have so many numbers; changes `model`, returns it.
+
+    No cosine changes. Rows that have as many, or more, stay as they are.
+    """
+    graph, given = model.graph, model.graph.output[0]
+    width = given.type.tensor_type.shape.dim[1]
+    if width.dim_value >= numbers:
+        return model
+    for node in graph.node:
+        for place, value in enumerate(node.output):
+            if value == given.name:
+                node.output[place] = "unpadded"
+    pads = np.array([0, 0, 0, numbers - width.dim_value])
+    graph.initializer.append(numpy_helper.from_array(pads, "pads"))
+    graph.node.append(helper.make_node("Pad", ["unpadded", "pads"], [given.name], name="padding"))
+    width.dim_value = numbers
     return model
 
 

@@ -17,6 +17,7 @@ from src.demo import drawing, mode, people
 from src.networks import embedding, finetuning, interpolation, network
 from src.packs import export, graphs
 from src.packs.alignment import align
+from tests.networks.small import small_network
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +203,17 @@ def test_the_iresnet50_of_buffalo_l_goes_the_whole_way(iresnet50, tmp_path):
 def test_other_networks_are_no_iresnet50(resnet50):
     assert not network.is_iresnet50(network.from_pack(mode.PACK / "rec_demo.onnx"))
     assert not network.is_iresnet50(resnet50)
+
+
+@pytest.mark.parametrize("side", [32, 112])
+def test_half_precision_is_nobody_elses_business(side):
+    """Single precision goes in and comes out, and the network itself stays as it was."""
+    given = small_network().eval()
+    images = torch.rand(3, 3, side, side) * 2 - 1
+    expected = given(images)
+    halved = network.Half(given).eval()
+    found = halved(images)
+    assert found.dtype == torch.float32 and next(given.parameters()).dtype == torch.float32
+    assert next(halved.parameters()).dtype == torch.float16
+    assert torch.cosine_similarity(found, expected).min() > 0.999
+    assert not torch.equal(found, expected)

@@ -151,3 +151,34 @@ def test_the_module_costs_no_onnx_runtime():
     heavy = "{'onnxruntime', 'insightface', 'torch'}"
     code = f"import sys, src.packs.graphs; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def run_on(model, images):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def test_an_input_takes_another_name_and_another_order_of_colours(tmp_path):
+    file = tiny_packs.recogniser(tmp_path / "rec.onnx", batch="n")
+    images = graphs.probes()
+    expected = run_on(onnx.load(file), images)
+    named = graphs.renamed_input(onnx.load(file), "data")
+    assert [value.name for value in named.graph.input] == ["data"]
+    np.testing.assert_array_equal(run_on(named, images), expected)
+    turned = graphs.from_bgr(named)
+    assert [value.name for value in turned.graph.input] == ["data"]
+    np.testing.assert_array_equal(run_on(turned, np.ascontiguousarray(images[:, ::-1])), expected)
+    onnx.checker.check_model(turned)
+
+
+def test_rows_are_padded_with_zeros(tmp_path):
+    file = tiny_packs.recogniser(tmp_path / "rec.onnx", batch="n")
+    images = graphs.probes()
+    expected = run_on(onnx.load(file), images)
+    padded = graphs.padded(onnx.load(file), 24)
+    found = run_on(padded, images)
+    np.testing.assert_array_equal(found[:, :16], expected)
+    assert found.shape == (5, 24) and not found[:, 16:].any()
+    assert padded.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 24
+    onnx.checker.check_model(padded)
+    assert graphs.padded(onnx.load(file), 16) == onnx.load(file)
