@@ -1,4 +1,4 @@
-"""Every fine-tuning arm on real photos, several splits and seeds: the tables behind what README.md claims.
+"""Every fine-tuning arm on real photos, several splits and seeds: the tables of benchmarks/README.md.
 
     python benchmarks/finetuning.py FACE_TEST_DATA --out OUT [--quick] [--sets study6 frmdb] [--arms ...]
     [--ablation]

@@ -48,7 +48,7 @@ RECIPES = {
     # Nothing: random weights.
     "nothing": Settings(),
     # Photos of other things than faces: ImageNet, or a file. How much of it faces can use differs from file
-    # to file, and a rate too low is the worst choice of all (README, "Measured"): so "val" chooses.
+    # to file, and a rate too low is the worst choice of all (benchmarks/README.md): so "val" chooses.
     "photos": Settings(try_rates=(0.3, 1.0)),
     # Faces, as a pack's own recogniser: it learns slowly and keeps its first layers.
     "faces": Settings(
