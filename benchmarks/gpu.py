@@ -144,8 +144,11 @@ def training(
     with measured(side, f"training, batch {batch}: a batch that is there", rows) as row:
         images = torch.rand(batch, 3, 112, 112, device=learner.device)
         images = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+        still = torch.zeros(batch, 6, device=learner.device)  # no hints: nobody asks how photos were moved
         there = torch.from_numpy(labels[:batch] % PEOPLE).to(learner.device)
-        row["photos/s"] = batch * speed(partial(learner.step, images, there, None), size.seconds, size.least)
+        row["photos/s"] = batch * speed(
+            partial(learner.step, images, there, None, np.arange(batch), still), size.seconds, size.least
+        )
     del learner, images
     with measured(side, f"training, batch {batch}: the loop that everyone writes", rows) as row:
         row["photos/s"] = batch * speed(

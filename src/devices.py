@@ -119,13 +119,11 @@ def training_precision(where: "torch.device") -> "torch.dtype":
 def embedding_precision(where: "torch.device") -> "torch.dtype":
     """In what crops are embedded, if it agrees: float16, 8 times as exact as bfloat16, on tensor cores.
 
-    On CPUs it is bfloat16, as float16 is several times as slow there; measured with AVX512-BF16, an
-    IResNet-50 takes half the time, with cosines of 0.99997 (random weights).
+    On CPUs it is float32: bfloat16 would take half the time there, but move an AUC by some 1e-3, so that the
+    report would depend on the machine, and an exported pack not give it.
     """
     import torch
 
-    if where.type == "cpu":
-        return training_precision(where)
     fast = where.type == "cuda" and torch.cuda.get_device_capability(where)[0] >= TENSOR_CORES
     return torch.float16 if fast else torch.float32
 

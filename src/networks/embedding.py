@@ -10,13 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from src import artifacts, devices
-from src.networks.network import is_depthwise
 
-AGREEING = (
-    0.9999  # least cosine of two embeddings of a crop, in half and in single precision, that are the same
-)
+AGREEING = 0.9999  # least cosine of two embeddings of a crop, in half and single precision, for the same
 CHECKED = 32  # crops on which that is seen
-LARGE = 10_000_000  # weights; a ResNet-50 has more
 
 
 class Recogniser(Protocol):
@@ -134,14 +130,10 @@ class _Look:
 
     def _agreeing(self, crops: np.ndarray) -> torch.dtype:
         half = devices.embedding_precision(self.where)
-        if half == torch.float32 or (self.where.type == "cpu" and not self._large()):
-            return torch.float32
+        if half == torch.float32:
+            return half
         exact, fast = (unit_rows(self._in_parts(crops, kind)) for kind in (torch.float32, half))
         return half if (exact * fast).sum(1).min() >= AGREEING else torch.float32
-
-    def _large(self) -> bool:
-        """Whether half precision saves a CPU more than it costs."""
-        return sum(p.numel() for p in self.network.parameters()) >= LARGE and not is_depthwise(self.network)
 
     @torch.inference_mode()
     def _forward(self, crops: np.ndarray, precision: torch.dtype) -> np.ndarray:

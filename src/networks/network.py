@@ -134,6 +134,12 @@ def _resnet50(learnt: bool, embedding_size: int) -> tuple[torchvision.models.Res
     )
 
 
+def _empty_resnet50(origin: Origin) -> FaceNetwork:
+    """The network of this origin, for weights to be put into."""
+    backbone, head = _resnet50(origin.learnt, origin.embedding_size)
+    return FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
+
+
 def resnet50(
     weights: str, embedding_size: int = 256, input_size: int | None = None, seed: int = 0
 ) -> FaceNetwork:
@@ -368,8 +374,7 @@ def load(folder: Path) -> FaceNetwork:
     record = json.loads(file.read_text(encoding="utf-8"))
     origin = Origin(**record.pop("origin"))
     if origin.architecture == "resnet50":
-        backbone, head = _resnet50(origin.learnt, origin.embedding_size)
-        network = FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
+        network = _empty_resnet50(origin)
     elif origin.architecture == "pack" and (folder / GRAPH_FILE).is_file():
         graph = (folder / GRAPH_FILE).read_bytes()
         network = _from_graph(_with_zeros(graph), origin.weights)
