@@ -17,9 +17,10 @@ from scipy import stats
 
 Style = dict[str, Any]  # keyword arguments of a drawing function of Matplotlib
 
-# Okabe and Ito's palette, which the colour-blind can tell apart; line styles, markers and hatches say the
-# same once more, for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, which the colour-blind can tell apart, then five of Paul Tol's, so that each row of
+# the report has its own; line styles, markers and hatches say the same once more, for print in grey.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = (*OKABE_ITO, "#882255", "#117733", "#999933", "#332288", "#AA4499")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "////", "....")
