@@ -120,7 +120,11 @@ def main() -> int:
             return 0
         times, words = repetitions(sys.argv[1:])
         parameters = from_here(parse(words))
-        said = repeats.run(run, parameters, times) if times != 1 else run(parameters) and ""
+        said = ""
+        if times == 1:
+            run(parameters)
+        else:
+            said = repeats.run(run, parameters, times)
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

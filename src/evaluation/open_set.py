@@ -14,6 +14,7 @@ import pandas as pd
 
 from src.artifacts import uses
 from src.evaluation.intervals import interval, of_people, share_without_each
+from src.evaluation.pairs import possible
 from src.limits import NotPossible
 
 PER_COMPARISON, PER_PROBE = "FAR of comparisons", "FPIR of val's probes"
@@ -53,10 +54,7 @@ def measure(
     Raises NotPossible where nobody is in training, or val is empty, or where there is no model.
     """
     rows: list[dict[str, object]] = []
-    for model, vectors in embeddings.items():
-        others = probe_embeddings.get(model)
-        if isinstance(vectors, NotPossible) or others is None or isinstance(others, NotPossible):
-            continue
+    for model, vectors, others in _with_probes(embeddings, probe_embeddings):
         gallery = enrolled(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, target_far, target_fpir)
         counted = _test_probes(gallery, vectors, faces, others, probes) + _known(gallery, vectors, faces)
@@ -64,8 +62,6 @@ def measure(
             labels = {"model": model, "rule": rule, "threshold": threshold, "note": note}
             for kind, scores, people in counted:
                 rows.append(labels | {"kind": kind} | _rate(scores >= threshold, people))
-    if not rows:
-        raise NotPossible("there is no model to hold strangers against")
     order = ["model", "rule", "threshold", "kind", "photos", "people", "rate", "low", "high", "note"]
     return pd.DataFrame(rows)[order]
 
@@ -84,19 +80,26 @@ def on_val(
     model, threshold, found (the TPIR, 0-1; NaN where val shows nobody known), photos, note.
     """
     rows = []
-    for model, vectors in embeddings.items():
-        others = probe_embeddings.get(model)
-        if isinstance(vectors, NotPossible) or others is None or isinstance(others, NotPossible):
-            continue
+    for model, vectors, others in _with_probes(embeddings, probe_embeddings):
         gallery = enrolled(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, 0.5, target_fpir)
         scores = [part for _, part, _ in _known(gallery, vectors, faces, "val")]
         hits = np.concatenate([*scores, np.empty(0)]) >= chosen[PER_PROBE]
         found = float(hits.mean()) if len(hits) else np.nan
         rows.append((model, chosen[PER_PROBE], found, len(hits), note))
-    if not rows:
-        raise NotPossible("there is no model to hold strangers against")
     return pd.DataFrame(rows, columns=["model", "threshold", "found", "photos", "note"])
+
+
+def _with_probes(
+    embeddings: Mapping[str, np.ndarray | NotPossible],
+    probe_embeddings: Mapping[str, np.ndarray | NotPossible],
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """The models that have embeddings of photos and of probes: name, both; NotPossible without any."""
+    found, others = possible(embeddings), possible(probe_embeddings)
+    both = [(model, vectors, others[model]) for model, vectors in found.items() if model in others]
+    if not both:
+        raise NotPossible("there is no model to hold strangers against")
+    return both
 
 
 class Gallery(NamedTuple):

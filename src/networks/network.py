@@ -151,10 +151,6 @@ def resnet50(
     64, as bad photos hold little more and training takes about a third of the work.
     Raises FileNotFoundError where the weights can't be had, ValueError where they don't fit.
     """
-    input_size = input_size or devices.input_side()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        backbone, head = _resnet50(weights != "none", embedding_size)
     origin = Origin(
         architecture="resnet50",
         weights=weights if weights in ("imagenet", "none") else Path(weights).name,
@@ -162,8 +158,12 @@ def resnet50(
         knows_faces=False,
         frozen_statistics=False,
         embedding_size=embedding_size,
-        input_size=input_size,
+        input_size=input_size or devices.input_side(),
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _empty_resnet50(origin)
+    backbone = network.backbone.get_submodule("1")
     # what torchvision's ResNet-50 lacks stays random, unless the file has it
     new = {name: value for name, value in backbone.state_dict().items() if name.startswith("squeeze.")}
     if weights == "imagenet":
@@ -172,7 +172,7 @@ def resnet50(
         prefix = "backbone.1."  # in our own checkpoints
         found = {name.removeprefix(prefix): value for name, value in weight_files.read(Path(weights)).items()}
         weight_files.fit(backbone, new | found, weights)
-    return FaceNetwork(nn.Sequential(ImageNetInput(), backbone), head, origin)
+    return network
 
 
 class Half(nn.Module):
