@@ -27,7 +27,7 @@ FLOORS = {
         "choosing calibration protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes recognisability losses loading "
+        "weights network recipes degradation embedding hints probes recognisability sharing losses loading "
         "stepping finetuning interpolation maps fusion"
     ),
     " ": "models model_card take_home identify inflation more_photos plots tables explorer",

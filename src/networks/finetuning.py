@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from safetensors import safe_open
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from src import artifacts, devices
+from src import artifacts, devices, workers
 from src.artifacts import uses
 from src.evaluation import choosing
-from src.networks import embedding, losses, network, stepping, weights
+from src.networks import embedding, losses, network, sharing, stepping, weights
 from src.networks import hints as hinting
 from src.networks.loading import (
     TrainingData,
@@ -65,10 +66,14 @@ def train(
     it asks (`choosing.aucs`). The checkpoint is the best epoch (the last, without such rows), with settings,
     training data and history; it is written when training ends. Training that was interrupted goes on from
     what is in `workspace`, after its last kept epoch: there, one file holds the state, the best weights so
-    far and their history, which so never part.
+    far and their history, which so never part. Where a cluster is joined, its workers share each batch; so do
+    processes in a `sharing.group`.
     Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
     people to train on, FloatingPointError where the loss is no longer finite.
     """
+    if workers.joined():
+        given = {"start": start, "faces": faces, "settings": settings, "teacher": teacher, "loss": loss}
+        return sharing.on_cluster(train, crops, settings.batch_size, workspace, guide=guide, **given)
     data = training_data(crops, faces, settings, teacher)
     settings = within_reach(settings, in_a_pass(data, settings), devices.device().type != "cpu")
     if guide is not None and settings.hints and hinting.stages(start):
@@ -92,7 +97,7 @@ def train(
             except FloatingPointError as error:
                 rescue = "nothing is kept"
                 if history:
-                    network.save(learner.best, folder, _record(data, settings, trials, history))
+                    _save(learner, folder, _record(data, settings, trials, history))
                     rescue = f"the best of the {epoch} epochs before is in {folder}"
                 raise FloatingPointError(
                     f"{error}: {rescue}; try a learning_rate below {settings.learning_rate:g}"
@@ -100,10 +105,10 @@ def train(
             bar.set_postfix({name: f"{history[-1][name]:.3f}" for name in ("loss", "accuracy", "val_auc")})
             if _best(history) == epoch + 1:
                 learner.best.load_state_dict(learner.averaged.state_dict())
-            if time.perf_counter() - kept >= PAUSE:
+            if sharing.several() or time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
-    return network.save(learner.best, folder, _record(data, settings, trials, history))
+    return _save(learner, folder, _record(data, settings, trials, history))
 
 
 class Learner:
@@ -139,6 +144,7 @@ class Learner:
         )
         if data.hints is not None:
             self.trained["hints"] = hinting.Follower(self.network, data.hints).to(self.device)
+        self.shared = sharing.shared(self.trained)
         self.optimizer = self._optimizer()
 
     def _imprint(self, data: TrainingData) -> None:
@@ -182,8 +188,11 @@ class Learner:
         """One step on images float [B, 3, H, W], labels [B] and the teacher's embeddings [B, T].
 
         batch, moved: which photos these are and how they were moved, as of `hints.Follower`. Returns loss and
-        accuracy. A loss that is not finite changes nothing.
+        accuracy. A loss that is not finite changes nothing. Of several processes each takes its part.
         """
+        mine = sharing.part(len(images))
+        images, labels, batch, moved = images[mine], labels[mine], batch[mine], moved[mine]
+        targets = None if targets is None else targets[mine]
 
         def loss_of(part: slice) -> tuple[Tensor, Tensor]:
             with self.stepper.autocast():
@@ -198,11 +207,12 @@ class Learner:
                     loss = loss + self.settings.hints * self.trained["hints"](batch[part], moved[part])
             return loss, embeddings
 
-        loss, embeddings = self.stepper.gradients(loss_of, self.optimizer, len(images))
+        of_all = partial(self.shared, loss_of)
+        loss, embeddings = self.stepper.gradients(of_all, self.optimizer, len(images))
         if not math.isfinite(loss):
             return loss, math.nan
         self.stepper.update(self.optimizer, self.trained.parameters(), self.settings.clip)
-        return loss, losses.accuracy(self.loss, embeddings, labels)
+        return sharing.mean(loss, losses.accuracy(self.loss, embeddings, labels), len(images))
 
     @torch.no_grad()
     def average(self, step: int) -> None:
@@ -214,6 +224,8 @@ class Learner:
 
     def keep(self, file: Path, history: list[Line]) -> None:
         """Writes all that training needs to go on from here, whole or not at all."""
+        if not sharing.first():
+            return
         tensors = {f"trained.{name}": value for name, value in self.trained.state_dict().items()}
         tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.state_dict().items()}
@@ -273,10 +285,15 @@ def _choose_rate(
             except FloatingPointError:
                 val_auc = 0.0
         trials.append({"backbone_rate": rate_tried, "epochs": epochs, "val_auc": val_auc})
-        with artifacts.whole(file) as partial:
-            partial.write_text(json.dumps(trials), encoding="utf-8")
+        if sharing.first():
+            with artifacts.whole(file) as whole:
+                whole.write_text(json.dumps(trials), encoding="utf-8")
     best = max(trials, key=lambda line: line["val_auc"])["backbone_rate"]
     return replace(settings, backbone_rate=best), trials
+
+
+def _save(learner: Learner, folder: Path, record: dict[str, Any]) -> Path:
+    return network.save(learner.best, folder, record) if sharing.first() else folder
 
 
 def trials_in_words(record: Mapping[str, Any]) -> str:
@@ -325,7 +342,7 @@ def _epoch(
         "epoch": epoch + 1,
         "loss": loss,
         "accuracy": accuracy,
-        **_val_aucs(learner.averaged, data),
+        **sharing.agreed(_val_aucs(learner.averaged, data)),
         "learning_rate": learner.optimizer.param_groups[-1]["lr"],
         "margin": getattr(learner.loss, "margin", math.nan),
         "seconds": time.perf_counter() - started,
