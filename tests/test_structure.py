@@ -23,7 +23,7 @@ FLOORS = {
         "export forms"
     ),
     "evaluation": (
-        "counting pairs score_files hardest people intervals curves support comparisons verification "
+        "ranks counting pairs score_files hardest people intervals curves support comparisons verification "
         "choosing calibration protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (

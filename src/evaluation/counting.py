@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from src import devices, workers
+from src.evaluation.ranks import balance, merged
 
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
 _EXACT = 10_000_000  # pairs up to which they are sorted
@@ -48,6 +49,7 @@ class Photos:
     clusters: int
     tiles: list[tuple[slice, slice]]  # of the diagonal and above, each of one quality by one
     keys: list[Key]  # the two qualities of each tile
+    whole: np.ndarray  # bool, of each tile: False where its genuine pairs alone are counted
 
     @property
     def bins(self) -> int:
@@ -71,44 +73,9 @@ class Tally(NamedTuple):
 def counted(photos: Photos, device: str | None) -> dict[str, Tally]:
     """All pairs by stratum. device: as of `pairs.evaluate`."""
     n = len(photos.vectors)
-    if n * (n - 1) // 2 <= _EXACT:
+    if n * (n - 1) // 2 <= _EXACT and photos.whole.all():
         return _sorted(photos)
     return _on_grid(photos, device or ("cuda" if n >= _MANY and _sees_cuda() else "numpy"))
-
-
-def balance(genuine: np.ndarray, impostor: np.ndarray) -> float:
-    """AUC of counts [K] by ascending score, ties as half; 0 where a kind of pairs is lacking."""
-    above = genuine.sum() - np.cumsum(genuine, dtype=float)
-    pairs = float(genuine.sum()) * float(impostor.sum())
-    return float(impostor @ (above + genuine / 2) / pairs) if pairs else 0.0
-
-
-def merged(genuine: np.ndarray, impostor: np.ndarray, limit: int, alone: bool = False) -> np.ndarray:
-    """Where to begin each of at most `limit` bins of counts [K] by ascending score: positions, from 0 up.
-
-    Bins are of like rank among genuine and among impostor pairs, and finer in the tails that are errors: each
-    is a like share of the sum of four ranks, two of them logarithmic. alone: the first count keeps a bin of
-    its own, as that of failures to enrol.
-    """
-    if len(genuine) <= limit:
-        return np.arange(len(genuine))
-    rank, bins = np.zeros(len(genuine)), limit // 2 - 1
-    for counts, from_top in ((genuine, False), (impostor, True)):
-        below = np.cumsum(counts, dtype=float)
-        if total := below[-1]:
-            rank += below / total
-            errors = total - below if from_top else below  # were the threshold above this score
-            logs = np.log(errors + 1) / np.log(total + 1)
-            rank += 1 - logs if from_top else logs
-    rank *= bins / rank[-1]
-    weight = np.diff(rank, prepend=0)
-    begins = np.diff(np.floor(rank), prepend=-1) > 0
-    heavy = weight >= 1
-    begins |= heavy
-    begins[1:] |= heavy[:-1]
-    begins[0] = True
-    begins[1] |= alone
-    return np.flatnonzero(begins)
 
 
 def in_stratum(keys: Iterable[Key]) -> dict[str, list[Key]]:
@@ -367,8 +334,8 @@ def _of_tiles(photos: Photos, grid: _Grid, numbers: Sequence[int]) -> tuple[Tabl
     coarse = {key: np.zeros((2, photos.clusters, bins), np.int64) for key in set(photos.keys)}
     lock = Lock()
 
-    def work(tile: tuple[slice, slice], key: Key) -> None:
-        a, b = tile
+    def work(number: int) -> None:
+        (a, b), key = photos.tiles[number], photos.keys[number]
         codes = _codes(_scores(vectors[a], vectors[b]), grid)
         codes[failed[a]] = _FAILED
         codes[:, failed[b]] = _FAILED
@@ -377,6 +344,8 @@ def _of_tiles(photos: Photos, grid: _Grid, numbers: Sequence[int]) -> tuple[Tabl
         for g in np.intersect1d(photos.group[a], photos.group[b]):
             if g >= 0:
                 codes[np.ix_(photos.group[a] == g, photos.group[b] == g)] = _LEFT_OUT
+        if not photos.whole[number]:
+            codes[identity[a, None] != identity[b]] = _LEFT_OUT
         genuine, genuine_cluster = _within(codes, identity[a], identity[b], cluster[a])
         inside, inside_cluster = _within(codes, cluster[a], cluster[b], cluster[a])
         with lock:
@@ -394,7 +363,7 @@ def _of_tiles(photos: Photos, grid: _Grid, numbers: Sequence[int]) -> tuple[Tabl
                 coarse[key][1, first:last] += table.reshape(-1, bins)
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, workers.cores())) as pool:
-        done = pool.map(work, *zip(*((photos.tiles[n], photos.keys[n]) for n in numbers), strict=True))
+        done = pool.map(work, numbers)
         list(tqdm(done, "pairs", len(numbers), leave=False, disable=len(numbers) < 100))
     return fine, coarse
 
@@ -430,7 +399,7 @@ def _on_device(photos: Photos, grid: _Grid, device: str) -> tuple[Tables, Tables
     before = getattr(matmul, setting)
     setattr(matmul, setting, exact)  # TF32 would err by 1e-3
     try:
-        for (a, b), key in zip(photos.tiles, photos.keys, strict=True):
+        for (a, b), key, whole in zip(photos.tiles, photos.keys, photos.whole, strict=True):
             fine, coarse = tables[key]
             bits = (vectors[a] @ vectors[b].T).add_(0.0).view(torch.int32).long().bitwise_and_(0xFFFFFFFF)
             cell = bits >> _CELL
@@ -439,6 +408,8 @@ def _on_device(photos: Photos, grid: _Grid, device: str) -> tuple[Tables, Tables
             apart = (group[a, None] != group[b]) | (group[b] < 0)
             codes.masked_fill_(~(apart.triu_(1) if a == b else apart), _LEFT_OUT)
             genuine = (identity[a, None] == identity[b]).long()
+            if not whole:
+                codes.masked_fill_(genuine == 0, _LEFT_OUT)
             add(fine, codes + genuine * number)
             codes = coarse_of[codes].add_(genuine * (photos.clusters * bins))
             add(coarse, codes + cluster[a, None] * bins)

@@ -19,6 +19,10 @@ STRATA = counting.STRATA
 NO_ROW = -1  # in the place of a row of the embeddings, for a photo too small to have one
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _CLUSTERS = 300  # people; where there are more, they are put into so many clusters
+_MOST = 10**9  # pairs; of more, about so many impostor pairs are a sample, and all genuine ones are counted
+
+
+_Tile = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Counts:
     failed: int  # photos without an embedding, also where they are excluded
     excluded: int  # of the photos, those dropped because a model has no embedding of them
     left_out: int  # pairs inside near-duplicate groups
+    impostors: int = 0  # pairs that the impostor pairs are a sample of; 0: they are all there are
 
 
 Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
@@ -133,7 +138,9 @@ def evaluate(
     device: where the pairs of large test sets are counted, "numpy" (all cores) or a device of torch; by
     default CUDA if torch is imported and sees it, else numpy. Scores agree within rounding. Test sets of up
     to 10 million pairs are always counted on cores.
-    A stratum of which the test set has no photos is not in the results.
+    A stratum of which the test set has no photos is not in the results. Of more than a billion pairs, all
+    genuine ones are counted and a sample of the impostor pairs: those of blocks of the similarity matrix that
+    are drawn at random, whoever's they are.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
     there are no models, no test sets, or no photos left.
     """
@@ -247,6 +254,7 @@ def count_pairs(
         for start in range(first, stop, _TILE)
     ]
     tiles = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
+    tiles, whole = _drawn(tiles, quality, test.identity[order])
     photos = counting.Photos(
         vectors=np.nan_to_num(vectors[order]),
         failed=missing[order],
@@ -256,12 +264,15 @@ def count_pairs(
         clusters=min(people, _CLUSTERS),
         tiles=tiles,
         keys=[(int(quality[a.start]), int(quality[b.start])) for a, b in tiles],
+        whole=whole,
     )
     strata = {}
     for name, tally in counting.counted(photos, device).items():
         keys = counting.in_stratum(photos.keys)[name]
         inside = np.isin(test.quality, np.unique(keys))
         counted = int(tally.genuine.sum() + tally.impostor.sum())
+        left_out = sum(_number_inside(quality, group, *key) for key in keys)
+        there = sum(_number_of_pairs(quality, *key) for key in keys) - left_out
         strata[name] = Counts(
             *tally,
             people=len(np.unique(test.identity[inside & keep])),
@@ -269,9 +280,33 @@ def count_pairs(
             photos=int(inside.sum()),
             failed=int((inside & missing).sum()),
             excluded=int((inside & ~keep).sum()),
-            left_out=sum(_number_of_pairs(quality, *key) for key in keys) - counted,
+            left_out=left_out,
+            impostors=0 if counted == there else there - int(tally.genuine.sum()),
         )
     return strata
+
+
+def _drawn(tiles: list[_Tile], quality: np.ndarray, identity: np.ndarray) -> tuple[list[_Tile], np.ndarray]:
+    """The tiles that are looked at, and which of them whole, bool: all or, of too many pairs, some at random.
+
+    Of tiles of every two qualities a like share is drawn. The others are looked at for genuine pairs, where
+    they may have any. quality, identity: of the photos in the order of counting, int64 [n].
+    """
+    share = _MOST / sum((a.stop - a.start) * (b.stop - b.start) for a, b in tiles)
+    if share >= 1:
+        return tiles, np.ones(len(tiles), bool)
+    rng, drawn = np.random.default_rng(0), np.zeros(len(tiles), bool)
+    keys = pd.Series([(int(quality[a.start]), int(quality[b.start])) for a, b in tiles])
+    for places in keys.groupby(keys).indices.values():
+        drawn[rng.permutation(places)[: max(1, round(share * len(places)))]] = True
+    people = {span.start: np.unique(identity[span]) for tile in tiles for span in tile}
+    looked = np.array(
+        [
+            whole or len(np.intersect1d(people[a.start], people[b.start], assume_unique=True)) > 0
+            for (a, b), whole in zip(tiles, drawn, strict=True)
+        ]
+    )
+    return [tiles[place] for place in np.flatnonzero(looked)], drawn[looked]
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
@@ -293,6 +328,13 @@ def _with_genuine_pairs(test: Trials, keep: np.ndarray, keys: list[tuple[int, in
             )
         found |= several
     return int(found.sum())
+
+
+def _number_inside(quality: np.ndarray, group: np.ndarray, a: int, b: int) -> int:
+    """How many of the pairs of `_number_of_pairs` are of one group, int64 [n]."""
+    names, place = np.unique(group[group >= 0], return_inverse=True)
+    n, m = (np.bincount(place[quality[group >= 0] == q], minlength=len(names)) for q in (a, b))
+    return int((n * (n - 1) // 2 if a == b else n * m).sum())
 
 
 def _number_of_pairs(quality: np.ndarray, a: int, b: int) -> int:

@@ -416,7 +416,15 @@ def _measured(counts: Counts) -> _Measured:
     row["d_prime"] = d_prime(counts)
     row["unsupported"] = ", ".join(without_support)
     row |= support.columns(counts, row["auc"], left_out["auc"])
-    return _Measured(row, left_out, weights, _ended(counts, row) if failures else "")
+    said = [_of_sample(counts), _ended(counts, row) if failures else ""]
+    return _Measured(row, left_out, weights, "; ".join(filter(None, said)))
+
+
+def _of_sample(counts: Counts) -> str:
+    """Of how many impostor pairs those counted are a sample, in words; "" where all are counted."""
+    if not counts.impostors:
+        return ""
+    return f"impostor pairs: a sample, {counts.impostor.sum():,} of {counts.impostors:,}; genuine pairs: all"
 
 
 def _ended(counts: Counts, row: dict[str, Any]) -> str:
