@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def shared(trained: nn.Module) -> Callable[..., Any]:
         return lambda function, *arguments: function(*arguments)
     for module in trained.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.__class__ = _SharedNorm
+            module.__class__ = cast(Any, _SharedNorm)
     # A loss need not use all: there is a map to the teacher where there is no teacher.
     return DistributedDataParallel(_Calling(trained), find_unused_parameters=True)
 
@@ -137,7 +137,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return _Sum.forward(context, gradient.contiguous())
 
 
@@ -185,12 +185,13 @@ def on_cluster(
     gpus = int(ray.cluster_resources().get("GPU", 0))
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     most = max(1, min(gpus or len(machines), batch // LEAST))
+    count: Any = (1, most)  # as many as there are
     each = {"CPU": 1, "GPU": 1} if gpus else {"CPU": min(machine["CPU"] for machine in machines)}
     trainer = TorchTrainer(
         _work,
         train_loop_config={"workspace": str(workspace)},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=(1, most), use_gpu=bool(gpus), resources_per_worker=each),
+        scaling_config=ScalingConfig(num_workers=count, use_gpu=bool(gpus), resources_per_worker=each),
         run_config=RunConfig(
             name="ray", storage_path=str(workspace), failure_config=FailureConfig(max_failures=RETRIES)
         ),
