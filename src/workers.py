@@ -25,9 +25,9 @@ _joined = ""  # the cluster, in the words of `join`
 def join(cluster: str) -> None:
     """Joins a Ray cluster, from here on used by the stages: "local" starts one here, "" leaves it again.
 
-    cluster: else an address such as "head:6379", "auto" (the one that runs on this machine) or
-    "ray://head:10001". All its machines see the photos and the folder of results under the same paths, and
-    have the project's requirements installed; the project's own code is sent to them.
+    cluster: else an address such as "head:6379", or "auto" (the one that runs on this machine). All its
+    machines see the photos and the folder of results under the same paths, and have the project's
+    requirements installed; the project's own code is sent to them.
     Raises RuntimeError, with the remedy, where Ray is not installed or no cluster answers.
     """
     global _joined
@@ -40,7 +40,7 @@ def join(cluster: str) -> None:
         return
     ray = _ray(cluster)
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")  # the stages have their own
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # whatever is done here is nobody else's business
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that starts here
     variables = {_WORKER: "1"} | {n: os.environ[n] for n in ("FACE_DEVICE",) if n in os.environ}
     options: dict[str, Any] = {
         "runtime_env": {"py_modules": [str(_SOURCE)], "env_vars": variables},

@@ -21,6 +21,8 @@ class Machines:
         # Of Ray's own processes no more than it takes, and its workers no less important than they.
         for name in ("prestart_worker_first_driver", "enable_metrics_collection", "worker_niceness"):
             os.environ[f"RAY_{name}"] = "0"
+        # Training waits so long for a machine of which nobody knows yet that it is lost.
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "20"
         head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
         self.cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=_machine() | head))
         self.second: Any = None
