@@ -127,14 +127,16 @@ def main() -> None:
     for stage in arguments.stages:
         for photos in arguments.photos:
             command = [sys.executable, "-m", "benchmarks.growth", "--one", "--stages", stage]
-            run = subprocess.run(
-                [*command, "--photos", str(photos)], stdout=subprocess.PIPE, text=True, check=True
-            )
-            for line in run.stdout.splitlines():
-                if line.startswith("{"):
-                    done = json.loads(line)
-                    line = f"{done['stage']:>12}: {done['seconds']:9.1f} s, peak {done['peak_gb']:.2f} GB"
-                print(f"{photos:>9,} photos {line}", flush=True)
+            with subprocess.Popen(
+                [*command, "--photos", str(photos)], stdout=subprocess.PIPE, text=True
+            ) as run:
+                for line in run.stdout or ():
+                    if line.startswith("{"):
+                        done = json.loads(line)
+                        line = f"{done['stage']:>12}: {done['seconds']:9.1f} s, peak {done['peak_gb']:.2f} GB"
+                    print(f"{photos:>9,} photos {line.strip()}", flush=True)
+            if run.returncode:
+                raise SystemExit(f"{stage} of {photos:,} photos failed")
 
 
 if __name__ == "__main__":
