@@ -126,10 +126,9 @@ def main() -> None:
         return
     for stage in arguments.stages:
         for photos in arguments.photos:
-            command = [sys.executable, "-m", "benchmarks.growth", "--one", "--stages", stage]
-            with subprocess.Popen(
-                [*command, "--photos", str(photos)], stdout=subprocess.PIPE, text=True
-            ) as run:
+            command = [sys.executable, "-m", "benchmarks.growth", "--one"]
+            command += ["--stages", stage, "--photos", str(photos)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
                 for line in run.stdout or ():
                     if line.startswith("{"):
                         done = json.loads(line)
