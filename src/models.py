@@ -393,5 +393,5 @@ def fine_tuned_resnet50(
 
 @row("ResNet-50 + {base.name}{comparison.closed}")
 def fused(name: str, comparison: Comparison, base: Model, second: Model) -> Model:
-    """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
+    """Posterior fusion: both say who of the people in training a photo shows, or nobody."""
     return comparison.with_map(name, fusion.fit_fusion, base, second, unknown=comparison.unknown)
