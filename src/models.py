@@ -26,6 +26,7 @@ from src.limits import NotPossible
 from src.networks import finetuning, fusion, interpolation, maps, network, weights
 from src.networks.embedding import embed
 from src.networks.finetuning import Settings
+from src.networks.loading import Nobody
 from src.networks.losses import MakeLoss, cosface
 from src.networks.network import FaceNetwork
 
@@ -310,13 +311,25 @@ def open_set(name: str, comparison: Comparison, base: Model, second: Model, prob
 
     probes: the same comparison, of the probes of `networks.probes` in the place of crops and faces.
     """
-    train = (probes.faces["split"] == "train").to_numpy()
-    if not probes.faces["kind"][train].str.startswith("others").any():
+    if not _shows_others(probes):
         raise NotPossible(
             'it learns from photos of other people: give a folder of some, or "lfw", as `strangers`'
         )
+    train = (probes.faces["split"] == "train").to_numpy()
     nobody = [probes.embed(model)[train] for model in (base, second)]
     return comparison.with_map(name, maps.fit_open_set, base, second, nobody=nobody)
+
+
+def _shows_others(probes: Comparison) -> bool:
+    """Whether probes to learn from show other people."""
+    train = (probes.faces["split"] == "train").to_numpy()
+    return bool(probes.faces["kind"][train].str.startswith("others").any())
+
+
+def _nobody(probes: Comparison) -> Nobody:
+    """The probes to learn from."""
+    train = np.flatnonzero(probes.faces["split"] == "train")
+    return Nobody(np.array(probes.crops[train]), probes.faces["kind"].to_numpy(str)[train])
 
 
 @row("{start.name} as tuned")
@@ -367,9 +380,11 @@ def fine_tuned_resnet50(
     settings: Settings,
     teacher: Model | None = None,
     loss: MakeLoss = cosface,
+    probes: Comparison | None = None,
 ) -> Model:
     """The study's model: learns from the labels, and from what the teacher gives for the same photos.
 
+    probes: as of `open_set`; where they show other people, it learns that there are others, too.
     From the pack's own recogniser it is what `fine_tuned_pack` makes of it, with the teacher as that tuned.
     """
     if start.network.origin.knows_faces:
@@ -382,7 +397,8 @@ def fine_tuned_resnet50(
         return comparison.keep(Model(name, _networks(twin), note=note))
     targets = None if teacher is None else comparison.embed(teacher)
     guide = None if teacher is None else teacher.network
-    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide)
+    nobody = None if probes is None or not _shows_others(probes) else _nobody(probes)
+    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide, nobody)
     trained = comparison.checkpoint(name, finetuning.train, *inputs)
     if (passes := trained.record["settings"]["epochs"]) < settings.epochs:
         print(f"{name}: {passes} passes instead of {settings.epochs}, as each shows many photos")

@@ -25,7 +25,8 @@ class Recommendation:
     `closed_list` is the model for people who are all known, `strangers` the one for where others come, None
     where that could not be tried. `model` is the one of the two that the user's question asks for. `why` says
     how it was chosen, and `table` holds the numbers of val: model, auc (of pairs of people in training),
-    auc_unseen (of pairs of people of its own, the column left out where there are none), threshold, found (known people's photos found at it, 0-1), photos, note.
+    auc_unseen (of pairs of people of its own, the column left out where there are none), threshold, found
+    (known people's photos found at it, 0-1), photos, note.
     """
 
     model: str

@@ -34,6 +34,7 @@ class Settings:
     margin_until: float = 0.6  # share of the steps after which it is fully there
     frozen: float = 0.0  # share of the backbone's weights, counted from the input, that stay as they are
     distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
+    nobody: float = 0.15  # photos of nobody known that a batch has on top, as a share of it; 0: none
     hints: float = 10.0  # weight of the difference to what the teacher sees in each place, see `hints`
     # what the training photos go through
     clean: float = 0.85  # share of the photos that is not degraded
