@@ -225,10 +225,12 @@ class Comparison:
         report = verification.report({"val": counts}, self.label + baseline.name)
         return verdict.progress(model.history, report)
 
-    def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
+    def checkpoint(
+        self, name: str, function: Callable[..., Path], *inputs: Any, **options: Any
+    ) -> FaceNetwork:
         """The network that `function` leaves as a checkpoint, kept under `name`; ONNX Runtime makes room."""
         self.pack.release()
-        return network.load(cached(self._place("checkpoints", name), function, *inputs))
+        return network.load(cached(self._place("checkpoints", name), function, *inputs, **options))
 
     def keep(self, model: Model) -> Model:
         """Saves a model; returns it as anybody will load it."""
@@ -326,19 +328,29 @@ def _shows_others(probes: Comparison) -> bool:
     return bool(probes.faces["kind"][train].str.startswith("others").any())
 
 
-def _nobody(probes: Comparison) -> Nobody:
-    """The probes to learn from."""
+def _nobody(probes: Comparison | None) -> Nobody | None:
+    """The probes to learn from, where they show other people: from smears alone nobody learns who is not."""
+    if probes is None or not _shows_others(probes):
+        return None
     train = np.flatnonzero(probes.faces["split"] == "train")
     return Nobody(np.array(probes.crops[train]), probes.faces["kind"].to_numpy(str)[train])
 
 
 @row("{start.name} as tuned")
 def tuned_pack(
-    name: str, comparison: Comparison, start: Model, settings: Settings = finetuning.PACK
+    name: str,
+    comparison: Comparison,
+    start: Model,
+    settings: Settings = finetuning.PACK,
+    probes: Comparison | None = None,
 ) -> Model:
-    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50."""
+    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50.
+
+    probes: as of `open_set`; where they show other people, it learns that there are others, too.
+    """
     inputs = (start.network, comparison.crops, comparison.faces, settings)
-    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)})
+    nobody = _nobody(probes)
+    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs, nobody=nobody)})
 
 
 @row("{start.name} fine-tuned")
@@ -397,9 +409,8 @@ def fine_tuned_resnet50(
         return comparison.keep(Model(name, _networks(twin), note=note))
     targets = None if teacher is None else comparison.embed(teacher)
     guide = None if teacher is None else teacher.network
-    nobody = None if probes is None or not _shows_others(probes) else _nobody(probes)
-    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide, nobody)
-    trained = comparison.checkpoint(name, finetuning.train, *inputs)
+    inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide)
+    trained = comparison.checkpoint(name, finetuning.train, *inputs, nobody=_nobody(probes))
     if (passes := trained.record["settings"]["epochs"]) < settings.epochs:
         print(f"{name}: {passes} passes instead of {settings.epochs}, as each shows many photos")
     if said := finetuning.trials_in_words(trained.record):

@@ -66,9 +66,9 @@ def train(
     model that knows more; the student learns to give them, through a linear map, for degraded crops
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`. guide: the teacher's network,
     whose feature maps a ResNet-50 learns, too: see `hints`.
-    nobody: photos of nobody in training, one more class, of a ResNet-50 alone; else it would see its people
-    everywhere. Two bad photos would then be alike as both show nobody for sure: so the embedding is turned
-    from that class again, as little as "val" needs (`TURNED`), which the record says (`turned`).
+    nobody: photos of nobody in training, one more class: else a network sees its people everywhere. To a
+    ResNet-50 two bad photos would then be alike as both may show nobody; so its embeddings are turned from
+    that class again, as little as "val" needs (`TURNED`), which the record says (`turned`).
     There are fewer epochs where a set is large: see `recipes.within_reach`.
     After each epoch the averaged weights are tried on the rows whose split is "val", on both questions that
     it asks (`choosing.aucs`). The checkpoint is the best epoch (the last, without such rows), with settings,
@@ -83,7 +83,7 @@ def train(
     if guide is not None and settings.hints and hinting.stages(start):
         guide = copy.deepcopy(guide).to(devices.device())
         data = replace(data, hints=hinting.give(guide, crops, data.rows, settings.seed))
-    if settings.nobody and start.origin.architecture == "resnet50":
+    if settings.nobody:
         data = replace(data, nobody=nobody)
     settings, trials = _choose_rate(start, data, settings, loss, workspace / "trials.json")
     folder, state = workspace / "artefact", workspace / "state.safetensors"
@@ -158,8 +158,14 @@ class Learner:
         """Classes start at what is known of them: by the network, or else by its teacher."""
         size, targets = self.network.origin.embedding_size, data.targets
         if self.network.origin.knows_faces:
-            known = torch.from_numpy(embedding.embed(data.crops[data.rows], self.network))
-            losses.imprint(self.loss, known, data.labels)
+            known, labels = (
+                torch.from_numpy(embedding.embed(data.crops[data.rows], self.network)),
+                data.labels,
+            )
+            if data.nobody is not None:
+                known = torch.cat([known, torch.from_numpy(_of_nobody(self.network, data.nobody))[None]])
+                labels = np.append(labels, self.people)
+            losses.imprint(self.loss, known, labels)
         elif targets is not None:
             axes = torch.linalg.svd(targets[data.rows], full_matrices=False).Vh[:size].T
             axes = F.pad(axes, (0, size - axes.shape[1]))
@@ -371,7 +377,7 @@ def _val_aucs(averaged: FaceNetwork, data: TrainingData) -> dict[str, float]:
     if not choosing.parts(data.asked):
         return choosing.aucs(np.empty(0), data.asked)
     embeddings = embedding.embed(data.crops[choosing.val(data.asked)], averaged)
-    if data.nobody is not None:
+    if data.nobody is not None and network.can_be_turned(averaged):
         embeddings = _turned(embeddings, _of_nobody(averaged, data.nobody), TURNED[0])
     return choosing.aucs(embeddings, data.asked)
 
@@ -389,7 +395,7 @@ def _turned(embeddings: np.ndarray, along: np.ndarray, share: float) -> np.ndarr
 
 def _finish(best: FaceNetwork, data: TrainingData, folder: Path, record: dict[str, Any]) -> Path:
     """Writes the checkpoint of the best weights, turned from nobody, where that was a class."""
-    if data.nobody is not None:
+    if data.nobody is not None and network.can_be_turned(best):
         along, share = _of_nobody(best, data.nobody), TURNED[0]
         if choosing.parts(data.asked):
             embeddings = embedding.embed(data.crops[choosing.val(data.asked)], best)

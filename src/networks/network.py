@@ -175,6 +175,11 @@ def resnet50(
     return network
 
 
+def can_be_turned(network: FaceNetwork) -> bool:
+    """Whether `turned_from` is for this network: its head ends as that of a ResNet-50."""
+    return isinstance(network.head, nn.Sequential) and isinstance(network.head[-1], nn.BatchNorm1d)
+
+
 def turned_from(network: FaceNetwork, direction: np.ndarray, share: float) -> FaceNetwork:
     """A ResNet-50 whose embeddings lack a share of what they say along a unit vector [D].
 
@@ -182,7 +187,7 @@ def turned_from(network: FaceNetwork, direction: np.ndarray, share: float) -> Fa
     stays what it is. Raises ValueError for a network with another head.
     """
     result = copy.deepcopy(network)
-    if not isinstance(result.head, nn.Sequential):
+    if not (can_be_turned(network) and isinstance(result.head, nn.Sequential)):
         raise ValueError(f"the head of {network.origin.architecture} ends in no batch norm to project")
     linear, norm = result.head
     assert isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d)

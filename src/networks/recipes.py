@@ -11,7 +11,7 @@ class Settings:
     """How a network is fine-tuned; shares of the steps run from 0 at the first to 1 at the last."""
 
     # schedule
-    epochs: int = 45  # passes over the training photos
+    epochs: int = 60  # passes over the training photos
     most_photos: int = 150  # of one person in a pass; of a person with more, each pass shows others
     batch_size: int = 32  # photos per step
     per_identity: int = 4  # photos of one person in a batch
@@ -61,6 +61,7 @@ RECIPES = {
         margin_until=0.3,
         frozen=0.4,
         distillation=0.0,
+        nobody=0.25,
         hints=0.0,
         clean=0.4,
         jitter=0.06,

@@ -222,11 +222,11 @@ def test_half_precision_is_nobody_elses_business(side):
 def test_a_network_turned_from_a_direction_gives_its_embeddings_without_it():
     start = network.resnet50("none", embedding_size=8, input_size=32).eval()
     rng = np.random.default_rng(0)
-    norm = start.head[1]
+    norm = start.head.get_submodule("1")
+    assert isinstance(norm, torch.nn.BatchNorm1d)
     with torch.no_grad():
-        for values in (norm.weight, norm.bias, norm.running_mean):
-            values.copy_(torch.from_numpy(rng.normal(size=8)))
-        norm.running_var.copy_(torch.from_numpy(rng.uniform(0.5, 2, 8)))
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            norm.state_dict()[name].copy_(torch.from_numpy(rng.uniform(0.5, 2, 8)))
     along = rng.normal(size=8).astype(np.float32)
     along /= np.linalg.norm(along)
     images = torch.rand(5, 3, 32, 32) * 2 - 1
