@@ -387,24 +387,23 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 @_or_notice
-def score_histograms(
-    histogram: pd.DataFrame, threshold: float | None = None, model: str = "", ax: Axes | None = None
-) -> Axes:
+def score_histograms(histogram: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Densities of a model's genuine and impostor scores, as of `verification.histogram`.
 
-    threshold: the model's, drawn as a line.
+    A column `threshold`, where there is one, is drawn as a line.
     """
     ax = _axes(ax)
     for name, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         style: Style = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "linewidth": 0}
         ax.fill_between(histogram["score"], histogram[name], step="mid", hatch=hatch, **style)
         ax.step(histogram["score"], histogram[name], where="mid", color=colour, label=f"{name} pairs")
-    if threshold is not None and np.isfinite(threshold):
+    threshold = float(histogram["threshold"].iloc[0]) if "threshold" in histogram else np.nan
+    if np.isfinite(threshold):
         label = f"threshold {threshold:.3f}"
         ax.axvline(threshold, color="black", linewidth=1.2, linestyle="--", label=label)
     ax.margins(x=0.01)
     ax.set_ylim(0)
-    ax.set_xlabel(f"score{' of ' if model else ''}{model}: cosine of the two embeddings")
+    ax.set_xlabel(f"score of {histogram['model'].iloc[0]}: cosine of the two embeddings")
     ax.set_ylabel("density")
     _legend(ax)
     return ax

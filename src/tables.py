@@ -99,14 +99,16 @@ def rates(rates: pd.DataFrame, marked: Sequence[str] = ()) -> Styler | NotPossib
     if rates.empty:
         return NotPossible("there is no threshold")
     rows = rates[rates["quality"] == "all"]
-    table = rows[["model", "test", "threshold"]].assign(
+    table = rows[["model", "test", "threshold", "whose"]].assign(
         **{
             "genuine pairs accepted ↑": bounded(rows, "tar", 1, percent=True),
             "impostor pairs accepted ↓": bounded(rows, "far", 2, percent=True),
         }
     )
     aimed = (
-        f"Each threshold is chosen on val so that {rows['target_far'].iloc[0]:.1%} of impostors pass there."
+        f"Each threshold is chosen on val, on pairs of those under `whose`, so that "
+        f"{rows['target_far'].iloc[0]:.1%} of impostors pass there. The intervals reckon with other people "
+        "in val, too."
     )
     return shown(table, marked, aimed)
 

@@ -23,8 +23,9 @@ FLOORS = {
         "export forms"
     ),
     "evaluation": (
-        "counting pairs score_files hardest people intervals curves support comparisons verification "
-        "calibration protocols open_set deferral no_face verdict recommendation answer"
+        "ranks counting pairs score_files hardest people intervals curves support operating_point "
+        "comparisons verification calibration protocols open_set deferral no_face verdict recommendation "
+        "answer"
     ),
     "networks": (
         "weights network recipes degradation embedding hints probes recognisability losses stepping "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation.intervals import PEOPLE
+from src.evaluation.pairs import ACROSS
 
 TESTS = ("test_seen", "test_unseen")  # in the order in which the primary comparison is made
 
@@ -34,7 +35,9 @@ def declared(report: pd.DataFrame, model: str | None) -> pd.DataFrame:
     if "auc_difference_p" not in report:  # no row has numbers
         return report.assign(primary=False, auc_difference_p_adjusted=np.nan)
     primary = pd.Series(False, index=report.index)
-    for _, rows in report.groupby("test", sort=False):
+    for test, rows in report.groupby("test", sort=False):
+        if test == ACROSS:  # it asks another question, and has the genuine pairs of the first
+            continue
         primary[rows.index] = (rows["model"] == model) & (rows["quality"] == stratum(rows))
     others = ~primary & (report["model"] != report["baseline"])
     adjusted = report["auc_difference_p"].where(primary)

@@ -135,15 +135,52 @@ def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[f
     if why_none(value, left_out, weights):
         return np.nan, np.nan
     wrong, without = _errors(value, left_out)
-    n, odds = len(left_out), special.logit(without)
-    deviation = without.mean() - without
-    skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
-    t = stats.t.ppf(0.975, behind(value, left_out, weights) - 1)
-    more = t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2)
-    ends = special.expit(special.logit(wrong) + error(odds) * np.array([-t, more]))
+    down, up = _distances(without, behind(value, left_out, weights) - 1)
+    ends = special.expit(special.logit(wrong) + np.array([-down, up]))
     low, high = ends if wrong == value else 1 - ends[::-1]
     least, most = of_people(value, weights)
     return max(float(low), least), min(float(high), most)
+
+
+def of_two_samples(
+    value: float, left_out: np.ndarray, weights: np.ndarray, others: np.ndarray, joint: bool
+) -> tuple[float, float]:
+    """95 % interval of a rate that depends on people of two samples: of a test, and of what was chosen on.
+
+    value, left_out, weights: of the test, as of `behind`; others: [V], the rate where each person of the
+    other sample is left out there. joint: some people are in both, and left out of both in `left_out`; then
+    all are one sample. Else the distances of both to the ends, on the log odds, are put together as in MOVER
+    (Zou & Donner 2008). Had the other sample shown more people who err, the threshold would be stricter and
+    the rate lower; so that sample's part is widened for skewness on the other side.
+    NaN, NaN where the test has no interval.
+    """
+    if joint:
+        return interval(value, np.append(left_out, others), np.append(weights, np.zeros(len(others), int)))
+    low, high = interval(value, left_out, weights)
+    wrong, without = _errors(value, others)
+    if np.isnan(low) or not (without > 0).all() or error(without) < _NOTHING:
+        return low, high
+    parts = np.abs(without - wrong)
+    more, less = _distances(1 - without, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
+    if wrong != value:
+        more, less = less, more
+    middle = special.logit(value)
+    low, high = special.logit(low), special.logit(high)
+    ends = middle + np.array([-np.hypot(middle - low, less), np.hypot(high - middle, more)])
+    return float(special.expit(ends[0])), float(special.expit(ends[1]))
+
+
+def _distances(without: np.ndarray, freedom: float) -> tuple[float, float]:
+    """How far the ends of a rate's interval are on the log odds, down and up, widened for skewness upwards.
+
+    without: the rate without each person [n].
+    """
+    n = len(without)
+    deviation = without.mean() - without
+    skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
+    t = float(stats.t.ppf(0.975, freedom))
+    spread = error(special.logit(without))
+    return spread * t, spread * float(t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2))
 
 
 def of_people(value: float, weights: np.ndarray) -> tuple[float, float]:

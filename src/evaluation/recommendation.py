@@ -12,10 +12,9 @@ import pandas as pd
 from src.evaluation import verification
 from src.evaluation.curves import auc_of
 from src.evaluation.intervals import PEOPLE
+from src.evaluation.operating_point import OWN, SEEN
 from src.evaluation.pairs import possible
 from src.limits import NotPossible
-
-TRAINED, OWN = "people in training", "people of its own"  # whose pairs of val decide
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,10 @@ def _on_val(
     embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFrame, candidates: list[str]
 ) -> tuple[pd.DataFrame, str]:
     """AUC by model on pairs of val's photos of people in training, or, without such, on all; and on whose."""
-    training = faces.loc[faces["split"] == "train", "identity"]
-    other = (faces["split"] == "val") & ~faces["identity"].isin(training)
-    models = {name: embeddings[name] for name in candidates}
-    counts, whose = verification.on_val(models, faces.assign(split=faces["split"].mask(other, ""))), TRAINED
+    val = verification.on_val({name: embeddings[name] for name in candidates}, faces)
     photos = faces.loc[faces["split"] == "val", "identity"].value_counts()
-    if not any(counts.values()) and (photos > 1).sum() >= PEOPLE:
-        counts, whose = verification.on_val(models, faces), OWN
+    whose = SEEN if SEEN in val or (photos > 1).sum() < PEOPLE else OWN
+    counts = val.get(whose, {})
     aucs = [auc_of(counts[name]["all"]) if counts.get(name) else np.nan for name in candidates]
     return pd.DataFrame({"model": candidates, "auc": aucs}), whose
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation.comparisons import stratum
+from src.evaluation.pairs import ACROSS
 
 _TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
 _CHANCE = 0.6  # AUC from which the no-face control is clearly above chance, if its interval is above 0.5
@@ -34,8 +35,15 @@ def summary(
     """
     models = [name for name in report["model"].unique() if name != control]
     model, baseline = model or models[-1], str(report["baseline"].iloc[0])
-    tests = [name for name in report["test"].unique() if name != "val"]
+    tests = [name for name in report["test"].unique() if name not in ("val", ACROSS)]
     points = [_test_in_words(report, rates, test, model, baseline, control) for test in tests]
+    if rates is not None and (across := by_model(rates[rates["test"] == ACROSS], "all")):
+        accepted = [f"{name} accepts {bounded(across[name], 'far', '.2%')}" for name in (model, baseline)]
+        target, whose = across[baseline]["target_far"], across[baseline]["whose"]
+        points.append(
+            "- One photo of somebody in training, the other of somebody who is not: at the thresholds from "
+            f"val ({whose}) for FAR {target:.2%}, {' and '.join(accepted)} of these pairs."
+        )
     points += [f"- **Beware.** {sentence}" for sentence in warnings(report, control)]
     return "\n".join(points)
 
@@ -198,8 +206,8 @@ def _at_threshold(row: _Row, model: str) -> str:
     if not np.isfinite(row["threshold"]):
         return f"{model} has no threshold: val has too few pairs to choose one on."
     return (
-        f"At threshold {row['threshold']:.3f}, chosen on val for FAR {row['target_far']:.2%}, "
-        f"{model} accepts {bounded(row, 'tar', '.2%')} of genuine and "
+        f"At threshold {row['threshold']:.3f}, chosen on val ({row['whose']}) for FAR "
+        f"{row['target_far']:.2%}, {model} accepts {bounded(row, 'tar', '.2%')} of genuine and "
         f"{bounded(row, 'far', '.2%')} of impostor pairs."
     )
 

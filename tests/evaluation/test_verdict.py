@@ -10,7 +10,8 @@ from tests.evaluation.examples import evaluated, make, row_of, unit_rows
 
 def test_the_summary_says_what_the_numbers_say(example):
     _, _, _, results = example
-    rates = verification.at_thresholds(results, verification.thresholds(results["test_seen"], 0.1))
+    val = {"all": results["test_seen"]}
+    rates = verification.at_thresholds(results, verification.thresholds(val, 0.1), val)
     table = verification.report(results)
     words = verdict.summary(table, rates)
     row = row_of(table, "ResNet-50 fine-tuned", "high-low")
