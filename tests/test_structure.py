@@ -24,12 +24,12 @@ FLOORS = {
     ),
     "evaluation": (
         "ranks counting pairs score_files hardest people intervals curves support operating_point "
-        "comparisons verification calibration protocols open_set deferral no_face verdict recommendation "
-        "answer"
+        "comparisons verification choosing calibration protocols open_set deferral no_face verdict "
+        "recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes recognisability losses stepping "
-        "finetuning interpolation maps"
+        "weights network recipes degradation embedding hints probes recognisability losses loading "
+        "stepping finetuning interpolation maps fusion"
     ),
     " ": "models model_card take_home identify inflation more_photos plots tables explorer",
     "demo": "people texture head features light hair scene drawing camera album mode",
