@@ -88,7 +88,10 @@ def report(report: pd.DataFrame, marked: Sequence[str] = ()) -> Styler:
             "note": rows["note"].fillna(""),
         }
     )
-    caption = "In brackets: 95 % intervals over people. Every stratum and measure: report.csv."
+    caption = (
+        "In brackets: 95 % intervals over people, each for itself. Every stratum and measure, and "
+        "differences with intervals that hold for all comparisons at once: report.csv."
+    )
     found = shown(table, marked, caption)
     assert isinstance(found, Styler)
     return found

@@ -118,7 +118,10 @@ def in_words(shown: pd.DataFrame, recommended: Recommendation, beware: list[str]
         ]
     points += [f"- **Beware.** {text}" for text in beware]
     points += [f"- **Where it lies.** {_PLACES}"]
-    covers = "Intervals are over people, of one split and one training: another of each may differ by more."
+    covers = (
+        "Intervals are over people, of one split and one training, and each stands for itself: another split "
+        "or training may differ by more. Those that hold for all comparisons at once are in report.csv."
+    )
     return "\n\n".join((said, f"{head}\n{body}", "\n".join(points), covers)) + "\n"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation import support
-from src.evaluation.comparisons import declared
+from src.evaluation.comparisons import Difference, declared
 from src.evaluation.curves import (
     FARS,
     area,
@@ -144,7 +144,8 @@ def report(
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
-    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`.
+    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`, each for
+    itself; those that hold for all comparisons at once: see `comparisons.declared`.
     error_ratio, with its interval, is how many times less error (1 - AUC) the model has than the baseline.
     What stands behind a row, `support.columns` says. A TAR whose FAR the pairs cannot support is NaN, and
     `unsupported` names it; an interval is NaN where `intervals.why_none` gives a reason, for the AUC in the
@@ -155,7 +156,8 @@ def report(
     """
     if not results:
         raise ValueError("there are no results to report")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    behind: list[Difference | None] = []  # each row's, where it has one
     for test, models in results.items():
         reference = baseline or next(iter(models))
         if reference not in models:
@@ -168,6 +170,7 @@ def report(
                 labels = {"model": name, "test": test, "quality": quality, "baseline": reference}
                 if name in closed and test == "test_unseen":
                     rows.append(labels | {"note": f"not possible: nobody of {test} is on the closed list"})
+                    behind.append(None)
                     continue
                 model = measured.get(name)
                 if model is None and reasons is None:
@@ -175,12 +178,14 @@ def report(
                 if model is None:
                     why = (reasons or {})[name] or f"not possible: {test} has no {quality} pairs"
                     rows.append(labels | {"note": why})
+                    behind.append(None)
                     continue
                 lacking = " and no ".join(kind for kind in ("genuine", "impostor") if not model.row[kind])
                 note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else model.note
                 note = note or (reasons or {}).get(name, "")
                 rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
-    return declared(pd.DataFrame(rows), primary)
+                behind.append(_difference(model, measured[reference]))
+    return declared(pd.DataFrame(rows), primary, behind)
 
 
 def reasons(rows: Mapping[str, np.ndarray | NotPossible]) -> dict[str, str]:
@@ -305,6 +310,7 @@ class _Measured(NamedTuple):
     row: dict[str, Any]  # of the report
     left_out: dict[str, np.ndarray]  # by measure: the measure without each cluster [U]
     weights: np.ndarray  # int64 [U]: genuine pairs of each cluster
+    people: tuple[tuple[str, ...], ...]  # U, who is in each cluster
     note: str  # what could not be measured, and why
 
 
@@ -338,7 +344,8 @@ def _measured(counts: Counts) -> _Measured:
     row["d_prime"] = d_prime(counts)
     row["unsupported"] = ", ".join(without_support)
     row |= support.columns(counts, row["auc"], left_out["auc"])
-    return _Measured(row, left_out, weights, _ended(counts, row) if failures else "")
+    people = counts.cluster_people
+    return _Measured(row, left_out, weights, people, _ended(counts, row) if failures else "")
 
 
 def _ended(counts: Counts, row: dict[str, Any]) -> str:
@@ -364,8 +371,15 @@ def _compared(model: _Measured, reference: _Measured) -> dict[str, Any]:
         low, high, p = difference(old, new, old_left_out, new_left_out, model.weights)
         key = f"{name}_difference"
         compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
-    old, new = reference.row["auc"], model.row["auc"]
-    of_auc = (old, new, reference.left_out["auc"], model.left_out["auc"], model.weights)
+    of_auc = _difference(model, reference)[:-1]
     ends = zip(("", "_low", "_high"), ratio(*of_auc), strict=True)
     compared |= {f"error_ratio{end}": value for end, value in ends}
     return compared | support.compared(*of_auc)
+
+
+def _difference(model: _Measured, reference: _Measured) -> Difference:
+    """The AUCs of a model and of the reference, and what they are without each person."""
+    (old, old_left_out), (new, new_left_out) = (
+        (one.row["auc"], one.left_out["auc"]) for one in (reference, model)
+    )
+    return Difference(old, new, old_left_out, new_left_out, model.weights, model.people)
