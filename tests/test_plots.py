@@ -13,7 +13,7 @@ import pytest
 from matplotlib.patches import StepPatch
 
 from src import plots
-from src.evaluation import protocols, verification
+from src.evaluation import calibration, protocols, verification
 from tests.evaluation.examples import make
 
 
@@ -58,6 +58,9 @@ def figures(models, test, results):
         "det": lambda ax: plots.det(curves, ax),
         "histograms": lambda ax: plots.score_histograms(
             verification.histogram(results["test_seen"], "buffalo_l").assign(threshold=0.3), ax
+        ),
+        "reliability": lambda ax: plots.reliability(
+            calibration.said_and_found({"all": results["test_seen"]}, results, list(models)), ax
         ),
         "strata": lambda ax: plots.auc_by_stratum(report, ax),
         "cmc": lambda ax: plots.cmc(protocols.cmc(found), ax),
@@ -186,3 +189,14 @@ def test_many_models_stay_apart():
     lines = plots.cmc(curves).get_lines()
     styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
     assert len(styles) == len(names)
+
+
+def test_a_reliability_figure_shows_bins_of_one_kind_at_the_edge():
+    rows = {"model": "a", "said": [-4.0, 0.0, 3.0], "found": [-np.inf, 0.5, 2.0], "pairs": [10, 10, 10]}
+    ax = plots.reliability(pd.DataFrame(rows))
+    drawn = {str(one.get_label()): np.column_stack(one.get_data()) for one in ax.get_lines()}
+    np.testing.assert_array_equal(drawn["a"], [[0.0, 0.5], [3.0, 2.0]])
+    (edge,) = [
+        np.column_stack(one.get_data()) for one in ax.get_lines() if one.get_markerfacecolor() == "white"
+    ]
+    np.testing.assert_array_equal(edge, [[-4.0, ax.get_ylim()[0]]])

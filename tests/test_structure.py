@@ -31,7 +31,7 @@ FLOORS = {
         "weights network recipes degradation embedding hints probes recognisability losses loading "
         "stepping finetuning interpolation maps fusion"
     ),
-    " ": "models model_card take_home identify inflation more_photos plots tables explorer",
+    " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }
@@ -94,7 +94,7 @@ def test_files_and_functions_can_be_read_in_one_sitting():
             "insightface",
             {"packs.pack_files", "packs.sessions", "packs.pack", "packs.as_shipped"},
         ),
-        ("matplotlib", {"plots"}),
+        ("matplotlib", {"canvas", "plots"}),
         ("onnxruntime", {"packs.sessions", "packs.pack", "packs.graphs", "packs.export", "networks.network"}),
         ("onnx", {"packs.graphs", "packs.pack", "packs.export", "packs.forms", "networks.network"}),
     ],

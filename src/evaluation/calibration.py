@@ -8,6 +8,7 @@ is what is lost by calibration (Brümmer & du Preez, "Application-independent ev
 2006).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,6 +185,30 @@ def reliability(counts: Counts, line: Line, bins: int = 12) -> pd.DataFrame:
         pairs = int((counts.genuine + counts.impostor)[inside].sum())
         rows.append((float(ratios[inside] @ both[inside] / sum(share)), found, pairs))
     return pd.DataFrame(rows, columns=["said", "found", "pairs"])
+
+
+def said_and_found(val: Results, results: Results, models: Sequence[str]) -> pd.DataFrame:
+    """`reliability` of each of `models` and test set, all pairs, fitted as `calibrated` does; val: as there.
+
+    Columns: test, model (categorical, of all models in their order), said, found, pairs. Raises NotPossible
+    where none of them could be calibrated, or has pairs of both kinds.
+    """
+    tables, reasons = [], []
+    for test, counted in results.items():
+        for model in models:
+            of_val, counts = val_for(val, test).get(model), counted.get(model, {}).get("all")
+            if not of_val or counts is None:
+                reasons.append(NotPossible(f"val or {test} has no pairs of {model}"))
+                continue
+            line = attempt(fit, of_val["all"])
+            table = attempt(reliability, counts, line)
+            if isinstance(table, NotPossible):
+                reasons.append(table)
+                continue
+            tables.append(table.assign(test=test, model=pd.Categorical([model] * len(table), list(counted))))
+    if not tables:
+        raise reasons[0]
+    return pd.concat(tables, ignore_index=True)[["test", "model", "said", "found", "pairs"]]
 
 
 def _costs(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

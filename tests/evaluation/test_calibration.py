@@ -1,6 +1,7 @@
 """Log-likelihood ratios are right where they can be known, and Cllr is what it says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
@@ -115,3 +116,16 @@ def test_what_is_said_is_what_is_found():
     wrong = calibration.reliability(counts_of(*gaussians(seed=2)), calibration.Line(4.0, -2.0, 0.0))
     assert abs(wrong["said"] - wrong["found"]).max() > 1
     assert stats.spearmanr(table["said"], table["found"]).statistic > 0.99
+
+
+def test_what_is_said_and_found_is_of_each_model_that_can_be_calibrated():
+    vectors, faces = make(people=12, photos=10)
+    results = evaluated(faces, {"a": vectors, "b": np.full_like(vectors, np.nan)})
+    val = {"all": results["test_seen"]}
+    table = calibration.said_and_found(val, results, ["a", "b", "missing"])
+    assert set(table["model"]) == {"a"} and table["said"].is_monotonic_increasing
+    line = calibration.fit(val["all"]["a"]["all"])
+    alone = calibration.reliability(results["test_seen"]["a"]["all"], line)
+    pd.testing.assert_frame_equal(table[["said", "found", "pairs"]], alone)
+    with pytest.raises(NotPossible, match="are needed to calibrate on"):
+        calibration.said_and_found(val, results, ["b"])
