@@ -23,7 +23,7 @@ FLOORS = {
         "export forms"
     ),
     "evaluation": (
-        "ranks counting pairs score_files hardest people intervals curves support operating_point "
+        "ranks counting pairs score_files score_norm hardest people intervals curves support operating_point "
         "comparisons verification choosing calibration protocols open_set deferral no_face verdict "
         "recommendation answer"
     ),
