@@ -221,7 +221,7 @@ class Comparison:
         """Whether fine-tuning has helped, judged on "val" alone, and what to try: see `verdict.progress`."""
         if isinstance(model, Missing):
             return f"{self.label}{model.name}: {model.reason}"
-        counts = verification.on_val(self.rows(baseline, model), self.faces)
+        counts = verification.val_for(verification.on_val(self.rows(baseline, model), self.faces), "val")
         report = verification.report({"val": counts}, self.label + baseline.name)
         return verdict.progress(model.history, report)
 
