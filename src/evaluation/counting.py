@@ -49,7 +49,7 @@ class Photos:
     clusters: int
     tiles: list[tuple[slice, slice]]  # of the diagonal and above, each of one quality by one
     keys: list[Key]  # the two qualities of each tile
-    whole: np.ndarray  # bool, of each tile: False where its genuine pairs alone are counted
+    only_genuine: list[bool]  # whether impostors of a tile are no pairs of the test
 
     @property
     def bins(self) -> int:
@@ -68,12 +68,13 @@ class Tally(NamedTuple):
     cluster_score: np.ndarray  # float64 [C]
     cluster_genuine: np.ndarray  # int64 [U, C]
     cluster_impostor: np.ndarray  # int64 [U, C]
+    cluster: np.ndarray  # int64 [U], which they are
 
 
 def counted(photos: Photos, device: str | None) -> dict[str, Tally]:
     """All pairs by stratum. device: as of `pairs.evaluate`."""
     n = len(photos.vectors)
-    if n * (n - 1) // 2 <= _EXACT and photos.whole.all():
+    if n * (n - 1) // 2 <= _EXACT:
         return _sorted(photos)
     return _on_grid(photos, device or ("cuda" if n >= _MANY and _sees_cuda() else "numpy"))
 
@@ -85,10 +86,12 @@ def in_stratum(keys: Iterable[Key]) -> dict[str, list[Key]]:
     return {name: keys for name, keys in strata.items() if keys}
 
 
-def _apart(photos: Photos, a: slice, b: slice) -> np.ndarray:
+def _apart(photos: Photos, a: slice, b: slice, only_genuine: bool) -> np.ndarray:
     """Which elements of a tile are pairs, each once, and of no near-duplicates: bool [n, m]."""
     group = photos.group
     apart = (group[a, None] != group[b]) | (group[a, None] < 0)
+    if only_genuine:
+        apart &= photos.identity[a, None] == photos.identity[b]
     if a == b:
         apart[np.tri(len(apart), dtype=bool)] = False
     return apart
@@ -109,14 +112,14 @@ def _sorted(photos: Photos) -> dict[str, Tally]:
     packed = np.empty(n * (n - 1) // 2, np.int64)
     filled = 0
     vectors = photos.vectors.astype(np.float64)
-    for (a, b), key in zip(photos.tiles, photos.keys, strict=True):
+    for (a, b), key, only_genuine in zip(photos.tiles, photos.keys, photos.only_genuine, strict=True):
         scores = _scores(vectors[a], vectors[b])
         scores[photos.failed[a, None] | photos.failed[b]] = -np.inf
         tile = _ordered(scores) << 31
         tile |= names.index(key) << 25
         tile |= (photos.identity[a, None] == photos.identity[b]).astype(np.int64) << 24
         tile |= photos.cluster[a, None] << 12 | photos.cluster[b]
-        tile = tile[_apart(photos, a, b)]
+        tile = tile[_apart(photos, a, b, only_genuine)]
         packed[filled : filled + len(tile)] = tile
         filled += len(tile)
     packed = packed[:filled]
@@ -185,6 +188,7 @@ def _of_sorted(packed: np.ndarray, photos: Photos) -> Tally:
         cluster_score=score[bins],
         cluster_genuine=cluster_genuine[present],
         cluster_impostor=cluster_impostor[present],
+        cluster=np.flatnonzero(present),
     )
 
 
@@ -344,7 +348,7 @@ def _of_tiles(photos: Photos, grid: _Grid, numbers: Sequence[int]) -> tuple[Tabl
         for g in np.intersect1d(photos.group[a], photos.group[b]):
             if g >= 0:
                 codes[np.ix_(photos.group[a] == g, photos.group[b] == g)] = _LEFT_OUT
-        if not photos.whole[number]:
+        if photos.only_genuine[number]:
             codes[identity[a, None] != identity[b]] = _LEFT_OUT
         genuine, genuine_cluster = _within(codes, identity[a], identity[b], cluster[a])
         inside, inside_cluster = _within(codes, cluster[a], cluster[b], cluster[a])
@@ -399,17 +403,17 @@ def _on_device(photos: Photos, grid: _Grid, device: str) -> tuple[Tables, Tables
     before = getattr(matmul, setting)
     setattr(matmul, setting, exact)  # TF32 would err by 1e-3
     try:
-        for (a, b), key, whole in zip(photos.tiles, photos.keys, photos.whole, strict=True):
+        for (a, b), key, only_genuine in zip(photos.tiles, photos.keys, photos.only_genuine, strict=True):
             fine, coarse = tables[key]
             bits = (vectors[a] @ vectors[b].T).add_(0.0).view(torch.int32).long().bitwise_and_(0xFFFFFFFF)
             cell = bits >> _CELL
             codes = (bits >> down[cell]).add_(offset[cell])
             codes.masked_fill_(failed[a, None] | failed[b], _FAILED)
             apart = (group[a, None] != group[b]) | (group[b] < 0)
+            same = identity[a, None] == identity[b]
+            apart = apart & same if only_genuine else apart
             codes.masked_fill_(~(apart.triu_(1) if a == b else apart), _LEFT_OUT)
-            genuine = (identity[a, None] == identity[b]).long()
-            if not whole:
-                codes.masked_fill_(genuine == 0, _LEFT_OUT)
+            genuine = same.long()
             add(fine, codes + genuine * number)
             codes = coarse_of[codes].add_(genuine * (photos.clusters * bins))
             add(coarse, codes + cluster[a, None] * bins)
@@ -456,7 +460,8 @@ def _of_grid(fine: np.ndarray, coarse: np.ndarray, grid: _Grid) -> Tally:
     starts = np.flatnonzero(begins)
     genuine, impostor = (np.add.reduceat(counts, starts) for counts in exact) if len(codes) else exact
     kept, used = codes[starts], np.unique(grid.coarse[codes])
-    cluster_genuine, cluster_all = coarse[:, coarse[1].any(1)][..., used]
+    present = coarse[1].any(1)
+    cluster_genuine, cluster_all = coarse[:, present][..., used]
     first = np.searchsorted(grid.coarse[kept], used)  # coarse codes ascend with scores
     return Tally(
         score=grid.lowest[kept],
@@ -467,4 +472,5 @@ def _of_grid(fine: np.ndarray, coarse: np.ndarray, grid: _Grid) -> Tally:
         cluster_score=grid.lowest[kept][first],
         cluster_genuine=cluster_genuine,
         cluster_impostor=cluster_all - cluster_genuine,
+        cluster=np.flatnonzero(present),
     )

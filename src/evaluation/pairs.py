@@ -16,12 +16,11 @@ from src.limits import NotPossible
 
 QUALITIES = ("high", "low", "unknown")
 STRATA = counting.STRATA
+ACROSS = "seen_x_strangers"  # the test of people in training against people who are not
 NO_ROW = -1  # in the place of a row of the embeddings, for a photo too small to have one
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _CLUSTERS = 300  # people; where there are more, they are put into so many clusters
 _MOST = 10**9  # pairs; of more, about so many impostor pairs are a sample, and all genuine ones are counted
-
-
 _Tile = tuple[slice, slice]
 
 
@@ -35,6 +34,9 @@ class Trials:
     people: tuple[str, ...]
     quality: np.ndarray  # int8 [n]: codes into QUALITIES
     group: np.ndarray  # int64 [n]: photos that share one are near-duplicates; -1 shares with none
+    # bool [n], of a test of known people against strangers: which photos are of strangers. Its genuine pairs
+    # are of known people, its impostor pairs of one photo of each kind.
+    stranger: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Counts:
     cluster_score: np.ndarray  # float64 [C], ascending
     cluster_genuine: np.ndarray  # int64 [U, C]
     cluster_impostor: np.ndarray  # int64 [U, C]
+    cluster_people: tuple[tuple[str, ...], ...]  # U, who is in each
     people: int
     genuine_people: int  # people with genuine pairs
     photos: int
@@ -117,6 +120,31 @@ def test_sets(faces: pd.DataFrame, images: pd.DataFrame | None = None) -> dict[s
     if not tests:
         raise NotPossible("; ".join(problems) or "no faces are in a test split")
     return tests
+
+
+def across(known: Trials, strangers: Trials) -> Trials:
+    """The test of known people's photos against strangers', one of each; genuine pairs are of known people.
+
+    Raises ValueError where somebody is in both.
+    """
+    if both := sorted(set(known.people) & set(strangers.people)):
+        raise ValueError(f"{known.name} and {strangers.name} both have photos of {both[0]}")
+    return Trials(
+        ACROSS,
+        np.append(known.rows, strangers.rows),
+        np.append(known.identity, strangers.identity + len(known.people)),
+        known.people + strangers.people,
+        np.append(known.quality, strangers.quality),
+        np.append(known.group, strangers.group),
+        np.arange(len(known.rows) + len(strangers.rows)) >= len(known.rows),
+    )
+
+
+def with_strangers(tests: Mapping[str, Trials]) -> dict[str, Trials]:
+    """The tests, and, where there are both, test_seen against test_unseen."""
+    if not {"test_seen", "test_unseen"} <= set(tests):
+        return dict(tests)
+    return {**tests, ACROSS: across(tests["test_seen"], tests["test_unseen"])}
 
 
 def first_test(tests: Mapping[str, Trials]) -> Trials:
@@ -219,8 +247,8 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, model: str) -> np.ndarray:
 
 def genuine_pairs(test: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The genuine pairs, a few people-sized blocks at a time: positions in the test set [n], [n]."""
-    order = np.argsort(test.identity, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(test.identity))[:-1]):
+    wanted = np.ones(len(test.rows), bool) if test.stranger is None else ~test.stranger
+    for rows in _of_each(test.identity, wanted):
         for start in range(0, len(rows), 256):
             i, j = np.triu_indices(len(rows[start : start + 256]), 1, len(rows) - start)
             a, b = rows[start + i], rows[start + j]
@@ -244,17 +272,21 @@ def count_pairs(
     people = int(test.identity.max()) + 1
     if people > _CLUSTERS:
         cluster = np.random.default_rng(0).permutation(people)[test.identity] % _CLUSTERS
-    order = np.lexsort((test.group, test.identity, cluster, test.quality))
+    stranger = np.zeros(len(test.rows), bool) if test.stranger is None else test.stranger
+    order = np.lexsort((test.group, test.identity, cluster, test.quality, stranger))
     order = order[keep[order]]
-    quality, group = test.quality[order], test.group[order]
-    edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
+    quality, group, of_stranger = test.quality[order], test.group[order], stranger[order]
+    edges = [0, *(np.flatnonzero(np.diff(quality + len(QUALITIES) * of_stranger)) + 1), len(order)]
     spans = [
         slice(start, min(start + _TILE, stop))
         for first, stop in itertools.pairwise(edges)
         for start in range(first, stop, _TILE)
     ]
     tiles = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
-    tiles, whole = _drawn(tiles, quality, test.identity[order])
+    tiles = [(a, b) for a, b in tiles if not of_stranger[a.start]]  # strangers come last, as the second
+    keys = [_key(quality[a.start], quality[b.start]) for a, b in tiles]
+    only_genuine = [test.stranger is not None and not of_stranger[b.start] for _, b in tiles]
+    looked, drawn = _drawn(tiles, keys, np.array(only_genuine), test.identity[order])
     photos = counting.Photos(
         vectors=np.nan_to_num(vectors[order]),
         failed=missing[order],
@@ -262,51 +294,76 @@ def count_pairs(
         cluster=cluster[order],
         group=np.where(np.isin(group, _repeated(group)), group, -1),
         clusters=min(people, _CLUSTERS),
-        tiles=tiles,
-        keys=[(int(quality[a.start]), int(quality[b.start])) for a, b in tiles],
-        whole=whole,
+        tiles=[tiles[place] for place in looked],
+        keys=[keys[place] for place in looked],
+        only_genuine=[only_genuine[place] or not drawn[place] for place in looked],
     )
+    names = test.people or tuple(map(str, range(people)))
+    members: dict[int, list[str]] = {}
+    for one, person in np.unique(np.column_stack([cluster, test.identity]), axis=0):
+        members.setdefault(int(one), []).append(names[person])
     strata = {}
     for name, tally in counting.counted(photos, device).items():
         keys = counting.in_stratum(photos.keys)[name]
+        genuine = int(tally.genuine.sum())
         inside = np.isin(test.quality, np.unique(keys))
-        counted = int(tally.genuine.sum() + tally.impostor.sum())
-        left_out = sum(_number_inside(quality, group, *key) for key in keys)
-        there = sum(_number_of_pairs(quality, *key) for key in keys) - left_out
+        if test.stranger is None:
+            left_out = sum(_number_inside(quality, group, *key) for key in keys)
+            impostors = sum(_number_of_pairs(quality, *key) for key in keys) - left_out - genuine
+        else:  # near-duplicates are of one person
+            known = [quality[rows] for rows in _of_each(test.identity[order], ~of_stranger)]
+            left_out = sum(_number_of_pairs(own, *key) for own in known for key in keys)
+            left_out -= genuine
+            own, other = (np.bincount(quality[of_stranger == s], minlength=len(QUALITIES)) for s in (0, 1))
+            table = np.outer(own, other)
+            impostors = sum(int(table[a, b] + (table[b, a] if a != b else 0)) for a, b in keys)
         strata[name] = Counts(
-            *tally,
+            *tally[:-1],
+            cluster_people=tuple(tuple(members[int(one)]) for one in tally.cluster),
             people=len(np.unique(test.identity[inside & keep])),
-            genuine_people=_with_genuine_pairs(test, keep, keys),
+            genuine_people=_with_genuine_pairs(test, keep & ~stranger, keys),
             photos=int(inside.sum()),
             failed=int((inside & missing).sum()),
             excluded=int((inside & ~keep).sum()),
             left_out=left_out,
-            impostors=0 if counted == there else there - int(tally.genuine.sum()),
+            impostors=0 if drawn.all() else impostors,
         )
     return strata
 
 
-def _drawn(tiles: list[_Tile], quality: np.ndarray, identity: np.ndarray) -> tuple[list[_Tile], np.ndarray]:
-    """The tiles that are looked at, and which of them whole, bool: all or, of too many pairs, some at random.
+def _drawn(
+    tiles: list[_Tile], keys: list[counting.Key], only_genuine: np.ndarray, identity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which tiles are looked at, positions, and which are drawn, bool: all or, of too many pairs, some.
 
-    Of tiles of every two qualities a like share is drawn. The others are looked at for genuine pairs, where
-    they may have any. quality, identity: of the photos in the order of counting, int64 [n].
+    Of tiles of every two qualities a like share is drawn at random. The others are looked at for genuine
+    pairs, where they may have any. only_genuine: bool, of the tiles; identity: of the photos as counted.
     """
-    share = _MOST / sum((a.stop - a.start) * (b.stop - b.start) for a, b in tiles)
+    sizes = np.array([(a.stop - a.start) * (b.stop - b.start) for a, b in tiles])
+    share = _MOST / max(sizes[~only_genuine].sum(), 1)
     if share >= 1:
-        return tiles, np.ones(len(tiles), bool)
-    rng, drawn = np.random.default_rng(0), np.zeros(len(tiles), bool)
-    keys = pd.Series([(int(quality[a.start]), int(quality[b.start])) for a, b in tiles])
-    for places in keys.groupby(keys).indices.values():
-        drawn[rng.permutation(places)[: max(1, round(share * len(places)))]] = True
+        return np.arange(len(tiles)), np.ones(len(tiles), bool)
+    rng, drawn = np.random.default_rng(0), only_genuine.copy()
+    of_pairs = pd.Series(keys)[~only_genuine]
+    for rows in of_pairs.groupby(of_pairs).groups.values():
+        drawn[rng.permutation(rows)[: max(1, round(share * len(rows)))]] = True
     people = {span.start: np.unique(identity[span]) for tile in tiles for span in tile}
-    looked = np.array(
-        [
-            whole or len(np.intersect1d(people[a.start], people[b.start], assume_unique=True)) > 0
-            for (a, b), whole in zip(tiles, drawn, strict=True)
-        ]
-    )
-    return [tiles[place] for place in np.flatnonzero(looked)], drawn[looked]
+    looked = [
+        take or len(np.intersect1d(people[a.start], people[b.start], assume_unique=True)) > 0
+        for (a, b), take in zip(tiles, drawn, strict=True)
+    ]
+    return np.flatnonzero(looked), drawn
+
+
+def _key(a: int, b: int) -> tuple[int, int]:
+    return (int(a), int(b)) if a <= b else (int(b), int(a))
+
+
+def _of_each(identity: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
+    """The positions of each person's photos [n], of those that are wanted."""
+    rows = np.flatnonzero(wanted)
+    rows = rows[np.argsort(identity[rows], kind="stable")]
+    return np.split(rows, np.flatnonzero(np.diff(identity[rows])) + 1)
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pairs that are counted by ascending score: how well scores part them, and bins of like rank."""
+"""Counts of pairs by ascending score, in bins by rank."""
 
 import numpy as np
 

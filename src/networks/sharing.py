@@ -142,13 +142,14 @@ class _Sum(torch.autograd.Function):
 
 
 def mean(loss: float, accuracy: float, photos: int) -> tuple[float, float]:
-    """Of the whole batch: the mean of the losses, which are weighted already, and of the accuracies."""
+    """Of the whole batch: the loss, to which this is one's part, and the accuracy, of so many photos each."""
     if not several():
         return loss, accuracy
-    sums = torch.tensor([loss / dist.get_world_size(), accuracy * photos, photos], device=devices.device())
+    right = accuracy * photos if photos else 0.0
+    sums = torch.tensor([loss / dist.get_world_size(), right, photos], device=devices.device())
     dist.all_reduce(sums)
     total, right, count = sums.tolist()
-    return total, right / count
+    return total, right / max(count, 1)
 
 
 def agreed(value: Any) -> Any:

@@ -256,13 +256,6 @@ class _Finds:
         return float(self.boxes[0, 4])
 
 
-def find_face(
-    photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
-) -> tuple[dict[str, Any], np.ndarray]:
-    """The likeliest face of a photo, the first of `find_faces`: its row and its crop."""
-    return find_faces(photo, pack, attempts)[0]
-
-
 def find_faces(
     photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
 ) -> list[tuple[dict[str, Any], np.ndarray]]:
