@@ -69,7 +69,7 @@ def steps(folder: Path, paths: list[str], pack: Pack) -> dict[str, float]:
 
     for path in paths:
         photo = timed("decode", decoding.read_rgb, folder / path)
-        _, crop = timed("find and align", faces.find_face, photo, pack)
+        _, crop = timed("find and align", faces.find_faces, photo, pack)[0]
         timed("recognise", pack.recognise, crop[None])
     return {step: value / len(paths) * 1000 for step, value in spent.items()}
 

@@ -156,6 +156,7 @@ class Learner:
         self.trained = nn.ModuleDict(
             {"network": self.network, "loss": self.loss, "to_teacher": self.to_teacher}
         )
+        self.followed = np.empty(0, int) if data.hints is None else data.hints.row
         if data.hints is not None:
             self.trained["hints"] = hinting.Follower(self.network, data.hints).to(self.device)
         self.shared = sharing.shared(self.trained)
@@ -218,9 +219,8 @@ class Learner:
         nothing. Of several processes each takes its part.
         """
         mine = sharing.part(len(images))
-        followed = self.trained["hints"].hints.row if "hints" in self.trained else np.empty(0, int)
         known, hinted = (
-            _weights(which, mine).to(images.device) for which in (batch >= 0, np.isin(batch, followed))
+            _weights(which, mine).to(images.device) for which in (batch >= 0, np.isin(batch, self.followed))
         )
         images, labels, batch, moved = images[mine], labels[mine], batch[mine], moved[mine]
         targets = None if targets is None else targets[mine]
