@@ -27,7 +27,7 @@ FLOORS = {
         "calibration protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes recognisability losses stepping "
+        "weights network recipes degradation embedding hints recognisability probes losses stepping "
         "finetuning interpolation maps"
     ),
     " ": "models model_card take_home identify inflation more_photos plots tables explorer",
