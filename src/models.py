@@ -24,7 +24,7 @@ from src import artifacts, devices
 from src.artifacts import cached, uses
 from src.evaluation import verdict, verification
 from src.limits import NotPossible, attempt
-from src.networks import finetuning, interpolation, maps, network, recognisability, weights
+from src.networks import finetuning, fusion, interpolation, maps, network, recognisability, weights
 from src.networks.embedding import embed
 from src.networks.finetuning import Settings
 from src.networks.losses import MakeLoss, cosface
@@ -118,7 +118,7 @@ def load(folder: Path) -> Model:
     record = json.loads(file.read_text(encoding="utf-8"))
     networks = {name: network.load(folder / _slug(name)) for name in record["networks"]}
     kind = record["map"]
-    fitted = None if kind is None else maps.rebuild(kind, weights.read(folder / MAP_FILE))
+    fitted = None if kind is None else fusion.rebuild(kind, weights.read(folder / MAP_FILE))
     mirrored, note = record.get("mirrored", False), record.get("note", "")
     return Model(record["name"], networks, fitted, mirrored, note).eval()
 
@@ -436,4 +436,4 @@ def fine_tuned_resnet50(
 @row("ResNet-50 + {base.name}{comparison.closed}")
 def fused(name: str, comparison: Comparison, base: Model, second: Model) -> Model:
     """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
-    return comparison.with_map(name, maps.fit_fusion, base, second, unknown=comparison.unknown)
+    return comparison.with_map(name, fusion.fit_fusion, base, second, unknown=comparison.unknown)

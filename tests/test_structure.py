@@ -24,13 +24,13 @@ FLOORS = {
     ),
     "evaluation": (
         "counting pairs score_files hardest people intervals curves support comparisons verification "
-        "calibration protocols open_set deferral no_face verdict recommendation answer"
+        "choosing calibration protocols open_set deferral no_face verdict recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints recognisability probes losses stepping "
-        "finetuning interpolation maps"
+        "weights network recipes degradation embedding hints recognisability probes losses loading "
+        "stepping finetuning interpolation maps fusion"
     ),
-    " ": "models model_card take_home identify inflation more_photos plots tables explorer",
+    " ": "models model_card take_home identify inflation more_photos plots tables explorer chooser",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }

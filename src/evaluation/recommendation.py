@@ -25,7 +25,7 @@ class Recommendation:
     `closed_list` is the model for people who are all known, `strangers` the one for where others come, None
     where that could not be tried. `model` is the one of the two that the user's question asks for. `why` says
     how it was chosen, and `table` holds the numbers of val: model, auc (of pairs of people in training),
-    threshold, found (known people's photos found at it, 0-1), photos, note.
+    auc_unseen (of pairs of people of its own, the column left out where there are none), threshold, found (known people's photos found at it, 0-1), photos, note.
     """
 
     model: str
@@ -83,16 +83,21 @@ def recommend(
 def _on_val(
     embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFrame, candidates: list[str]
 ) -> tuple[pd.DataFrame, str]:
-    """AUC by model on pairs of val's photos of people in training, or, without such, on all; and on whose."""
+    """AUC by model on val's pairs of people in training, and of others there; and which of them decides."""
     training = faces.loc[faces["split"] == "train", "identity"]
-    other = (faces["split"] == "val") & ~faces["identity"].isin(training)
+    val, known = faces["split"] == "val", faces["identity"].isin(training)
     models = {name: embeddings[name] for name in candidates}
-    counts, whose = verification.on_val(models, faces.assign(split=faces["split"].mask(other, ""))), TRAINED
-    photos = faces.loc[faces["split"] == "val", "identity"].value_counts()
-    if not any(counts.values()) and (photos > 1).sum() >= PEOPLE:
-        counts, whose = verification.on_val(models, faces), OWN
-    aucs = [auc_of(counts[name]["all"]) if counts.get(name) else np.nan for name in candidates]
-    return pd.DataFrame({"model": candidates, "auc": aucs}), whose
+
+    def aucs(asked: pd.Series) -> list[float]:
+        counts = verification.on_val(models, faces.assign(split=faces["split"].mask(val & ~asked, "")))
+        return [auc_of(counts[name]["all"]) if counts.get(name) else np.nan for name in candidates]
+
+    table = pd.DataFrame({"model": candidates, "auc": aucs(known), "auc_unseen": aucs(~known)})
+    if table["auc"].notna().any():
+        return (table if table["auc_unseen"].notna().any() else table.drop(columns="auc_unseen")), TRAINED
+    table, photos = table.drop(columns="auc_unseen"), faces.loc[val, "identity"].value_counts()
+    enough = (photos > 1).sum() >= PEOPLE
+    return table.assign(auc=aucs(val) if enough else np.nan), OWN if enough else TRAINED
 
 
 def _why(

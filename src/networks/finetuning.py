@@ -5,8 +5,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,18 @@ from tqdm.auto import tqdm
 
 from src import artifacts, devices
 from src.artifacts import uses
-from src.evaluation import verification
-from src.limits import NotPossible
-from src.networks import degradation, embedding, losses, network, stepping, weights
+from src.evaluation import choosing
+from src.networks import embedding, losses, network, stepping, weights
 from src.networks import hints as hinting
+from src.networks.loading import (
+    TrainingData,
+    augment,
+    batches_of,
+    in_a_pass,
+    steps_of,
+    training_data,
+    views,
+)
 from src.networks.network import FaceNetwork
 from src.networks.recipes import PACK as PACK
 from src.networks.recipes import Settings as Settings
@@ -54,15 +61,16 @@ def train(
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`. guide: the teacher's network,
     whose feature maps a ResNet-50 learns, too: see `hints`.
     There are fewer epochs where a set is large: see `recipes.within_reach`.
-    After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
-    best epoch (the last, without such rows), with settings, training data and history; it is written when
-    training ends. Training that was interrupted goes on from what is in `workspace`, after its last kept
-    epoch: there, one file holds the state, the best weights so far and their history, which so never part.
+    After each epoch the averaged weights are tried on the rows whose split is "val", on both questions that
+    it asks (`choosing.aucs`). The checkpoint is the best epoch (the last, without such rows), with settings,
+    training data and history; it is written when training ends. Training that was interrupted goes on from
+    what is in `workspace`, after its last kept epoch: there, one file holds the state, the best weights so
+    far and their history, which so never part.
     Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
     people to train on, FloatingPointError where the loss is no longer finite.
     """
-    data = _training_data(crops, faces, settings, teacher)
-    settings = within_reach(settings, _in_a_pass(data, settings), devices.device().type != "cpu")
+    data = training_data(crops, faces, settings, teacher)
+    settings = within_reach(settings, in_a_pass(data, settings), devices.device().type != "cpu")
     if guide is not None and settings.hints and hinting.stages(start):
         guide = copy.deepcopy(guide).to(devices.device())
         data = replace(data, hints=hinting.give(guide, crops, data.rows, settings.seed))
@@ -70,7 +78,7 @@ def train(
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     learner = Learner(start, data, settings, loss)
     history = learner.restore(state) if state.is_file() else []
-    steps, batches = _steps(data, settings), _batches(data, settings, len(history))
+    steps, batches = steps_of(data, settings), batches_of(data, settings, len(history))
     kept = time.perf_counter()
     bar = devices.Bar(
         total=steps * settings.epochs, initial=steps * len(history), desc="fine-tuning", unit="step"
@@ -96,52 +104,6 @@ def train(
                 learner.keep(state, history)
                 kept = time.perf_counter()
     return network.save(learner.best, folder, _record(data, settings, trials, history))
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What is trained and validated on; rows of the crops."""
-
-    crops: np.ndarray  # uint8 [N, H, W, 3] RGB
-    rows: np.ndarray  # int64 [n] in "train"
-    labels: np.ndarray  # int64 [n], codes into people
-    people: list[str]
-    targets: Tensor | None  # float32 [N, T], unit rows: the teacher's embeddings
-    val_rows: np.ndarray  # int64 [m]
-    val_identity: np.ndarray  # [m]
-    hints: hinting.Hints | None = None  # of the rows
-
-
-def _training_data(
-    crops: np.ndarray, faces: pd.DataFrame, settings: Settings, teacher: np.ndarray | None
-) -> TrainingData:
-    identity = faces["identity"].to_numpy()
-    rows, val_rows = (np.flatnonzero(faces["split"] == split) for split in ("train", "val"))
-    people, labels = np.unique(identity[rows], return_inverse=True)
-    if settings.epochs < 1:
-        raise ValueError(f"epochs is {settings.epochs}: training takes at least one pass over the photos")
-    if settings.batch_size < 2:
-        raise ValueError(
-            f"batch_size is {settings.batch_size}: a step takes at least 2 photos, which batch norms compare"
-        )
-    if len(people) < 2:
-        raise NotPossible(
-            f'fine-tuning needs photos of at least 2 people in "train", and there are {len(people)}: '
-            "3 photos of each of 2 people would do"
-        )
-    if len(crops) != len(faces):
-        raise ValueError(f"row i of all is one photo, but there are {len(faces)} faces, {len(crops)} crops")
-    if teacher is not None and len(teacher) != len(faces):
-        raise ValueError(
-            f"row i of all is one photo, but there are {len(faces)} faces, {len(teacher)} embeddings of the "
-            "teacher"
-        )
-    if teacher is not None and not np.isfinite(teacher[rows]).all():
-        raise ValueError(
-            "the teacher fails on photos in train: give its embeddings of our crops, which have no gaps"
-        )
-    targets = None if teacher is None else F.normalize(torch.from_numpy(np.array(teacher)).float())
-    return TrainingData(crops, rows, labels, people.tolist(), targets, val_rows, identity[val_rows])
 
 
 class Learner:
@@ -292,7 +254,7 @@ def _choose_rate(
     Nothing is tried where the backbone starts from random weights, or "val" has no pairs: the settings' own
     rate stays.
     """
-    if not (start.origin.learnt and settings.try_rates and verification.has_pairs(data.val_identity)):
+    if not (start.origin.learnt and settings.try_rates and choosing.parts(data.asked)):
         return settings, []
     trials: list[Line] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     epochs = max(1, round(settings.trial * settings.epochs))
@@ -300,8 +262,8 @@ def _choose_rate(
         short = replace(settings, backbone_rate=rate_tried, epochs=epochs)
         learner, steps, batches = (
             Learner(start, data, short, loss),
-            _steps(data, short),
-            _batches(data, short),
+            steps_of(data, short),
+            batches_of(data, short),
         )
         with tqdm(total=steps * epochs, desc=f"trying rate {rate_tried:g}", unit="step", leave=False) as bar:
             try:
@@ -327,28 +289,6 @@ def trials_in_words(record: Mapping[str, Any]) -> str:
         f"its learnt layers get {chosen:g} times the learning rate, as short trials of "
         f"{trials[0]['epochs']} passes on val say: {tried}"
     )
-
-
-def _steps(data: TrainingData, settings: Settings) -> int:
-    """Steps of an epoch."""
-    return math.ceil(_in_a_pass(data, settings) / settings.batch_size)
-
-
-def _in_a_pass(data: TrainingData, settings: Settings) -> int:
-    """Photos that an epoch shows."""
-    return int(np.minimum(np.bincount(data.labels), settings.most_photos).sum())
-
-
-def _batches(data: TrainingData, settings: Settings, epochs: int = 0) -> Iterator[np.ndarray]:
-    """The batches of a whole run, those of the first epochs aside.
-
-    They go on from epoch to epoch, so that a person's photos are all shown before any is again, also where
-    there are more than fit in a pass.
-    """
-    batches = balanced(
-        data.labels, settings.batch_size, settings.per_identity, np.random.default_rng(settings.seed)
-    )
-    return islice(batches, epochs * _steps(data, settings), None)
 
 
 def _epoch(
@@ -385,7 +325,7 @@ def _epoch(
         "epoch": epoch + 1,
         "loss": loss,
         "accuracy": accuracy,
-        "val_auc": _val_auc(learner.averaged, data),
+        **_val_aucs(learner.averaged, data),
         "learning_rate": learner.optimizer.param_groups[-1]["lr"],
         "margin": getattr(learner.loss, "margin", math.nan),
         "seconds": time.perf_counter() - started,
@@ -405,10 +345,10 @@ def _record(
     }
 
 
-def _val_auc(averaged: FaceNetwork, data: TrainingData) -> float:
-    if not len(data.val_rows):
-        return math.nan
-    return verification.auc_or_nan(embedding.embed(data.crops[data.val_rows], averaged), data.val_identity)
+def _val_aucs(averaged: FaceNetwork, data: TrainingData) -> dict[str, float]:
+    val = choosing.val(data.asked)
+    asked = bool(choosing.parts(data.asked))
+    return choosing.aucs(embedding.embed(data.crops[val], averaged) if asked else np.empty(0), data.asked)
 
 
 def _best(history: list[Line]) -> int:
@@ -429,44 +369,3 @@ def margin_share(progress: float, settings: Settings) -> float:
     """Share of the margin that is there at `progress`, the share of the steps that are done."""
     grown = (progress - settings.margin_from) / max(settings.margin_until - settings.margin_from, 1e-9)
     return min(max(grown, 0.0), 1.0)
-
-
-def balanced(
-    labels: np.ndarray, batch_size: int, per_identity: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Endless batches of positions in `labels`: each identity as often, all its photos before any again."""
-    photos = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    waiting_people: list[int] = []
-    waiting: list[list[int]] = [[] for _ in photos]
-    while True:
-        batch: list[int] = []
-        while len(batch) < batch_size:
-            waiting_people = waiting_people or rng.permutation(len(photos)).tolist()
-            label = waiting_people.pop()
-            for _ in range(min(per_identity, batch_size - len(batch))):
-                waiting[label] = waiting[label] or rng.permutation(photos[label]).tolist()
-                batch.append(waiting[label].pop())
-        yield np.array(batch)
-
-
-def views(count: int, settings: Settings, generator: Generator) -> Tensor:
-    """How so many crops are moved: turned, zoomed, shifted, mirrored; float [B, 2, 3] as of `affine_grid`.
-
-    A face that is hard to see is also hard to align, so landmarks and thus crops are a little off.
-    """
-    where = generator.device
-    shift_x, shift_y, zoom, turn = settings.jitter * torch.randn(4, count, generator=generator, device=where)
-    mirror = torch.randint(2, (count,), generator=generator, device=where) * 2 - 1
-    zoom = zoom.exp()
-    top = torch.stack([mirror * zoom * turn.cos(), -zoom * turn.sin(), shift_x], 1)
-    bottom = torch.stack([mirror * zoom * turn.sin(), zoom * turn.cos(), shift_y], 1)
-    return torch.stack([top, bottom], 1)
-
-
-def augment(crops: Tensor, settings: Settings, generator: Generator, moved: Tensor) -> Tensor:
-    """From crops uint8 [B, H, W, 3] to a network's input float [B, 3, H, W]: moved (`views`), degraded."""
-    images = (embedding.to_images(crops) + 1) / 2
-    grid = F.affine_grid(moved, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    images = degradation.degrade(images, generator, settings.clean, settings.chance)
-    return (images * 2 - 1).contiguous(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ carries the score as its length (compare Meng et al., "MagFace", CVPR 2021): bel
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,17 +86,8 @@ def fit(
 # ---------------------------------------------------------------- embeddings that carry it
 
 
-class _Looking(Protocol):
-    """Of `models.Model` what is needed here."""
-
-    names: list[str]
-
-    def looks(self, images: Tensor) -> list[Tensor]: ...
-    def mapped(self, looks: list[Tensor]) -> Tensor: ...
-
-
 class Scored(nn.Module):
-    """A model whose embeddings carry the score as their length; their directions are the model's.
+    """A `models.Model` whose embeddings carry the score as their length; their directions are the model's.
 
     `forward` takes float [B, 3, 112, 112], RGB in [-1, 1], and returns [B, D].
     """
@@ -105,15 +96,14 @@ class Scored(nn.Module):
 
     def __init__(self, model: nn.Module, score: Recognisability) -> None:
         super().__init__()
-        self.model, self.limit = model, score.limit
-        self.place = model.names.index(score.network)
+        self.model: Any = model
+        self.limit, self.place = score.limit, self.model.names.index(score.network)
         self.register_buffer("centre", torch.from_numpy(np.array(score.centre)))
 
     def forward(self, images: Tensor) -> Tensor:
-        model: _Looking = self.model
-        looks = model.looks(images)
+        looks = self.model.looks(images)
         length = (1 - looks[self.place] @ self.centre) / self.limit
-        return F.normalize(model.mapped(looks)) * length.clamp(min=SHORTEST)[:, None]
+        return F.normalize(self.model.mapped(looks)) * length.clamp(min=SHORTEST)[:, None]
 
 
 def too_poor(rows: np.ndarray, score: Recognisability) -> np.ndarray:

@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from pytorch_metric_learning import losses as metric_losses
 from tqdm.auto import tqdm
 
-from src.networks import embedding, finetuning, losses, network, recipes, stepping, weights
+from src.networks import embedding, finetuning, loading, losses, network, stepping, weights
 from src.networks.network import FaceNetwork
 from tests import fake_gpu
 from tests.networks.small import ORIGIN, four_people, small_network
@@ -174,7 +173,7 @@ def test_without_validation_the_last_epoch_is_kept(photos, train):
 
 def test_training_stops_when_validation_no_longer_improves(train, monkeypatch):
     falling = iter(np.linspace(0.9, 0.1, 20))
-    monkeypatch.setattr(finetuning, "_val_auc", lambda *_: float(next(falling)))
+    monkeypatch.setattr(finetuning, "_val_aucs", lambda *_: {"val_auc": float(next(falling))})
     record = record_of(train(settings=dataclasses.replace(QUICK, epochs=20, patience=2)))
     assert record["epoch"] == 1
     assert len(record["history"]) == 3
@@ -198,20 +197,6 @@ def test_a_person_with_many_photos_does_not_make_a_pass_long(train, monkeypatch)
     monkeypatch.setattr(finetuning, "augment", counted)
     train(settings=dataclasses.replace(QUICK, epochs=1, batch_size=4, most_photos=2))
     assert batches == [4, 4]  # 4 people, 2 of their 6 photos each
-
-
-def test_a_large_class_is_shown_whole_over_the_run():
-    """Eight people with 1,960 photos each to train on, as in the study: every photo twice at least."""
-    settings = recipes.within_reach(finetuning.Settings(), 8 * 150, on_gpu=False)
-    labels = np.repeat(np.arange(8), 1960)
-    data = finetuning.TrainingData(
-        np.empty(0), np.arange(len(labels)), labels, [*"abcdefgh"], None, np.empty(0), np.empty(0)
-    )
-    steps = finetuning._steps(data, settings) * settings.epochs
-    whole = list(itertools.islice(finetuning._batches(data, settings), steps))
-    assert np.bincount(np.concatenate(whole), minlength=len(labels)).min() >= 2
-    later = next(finetuning._batches(data, settings, epochs=2))
-    assert np.array_equal(later, whole[2 * finetuning._steps(data, settings)]), "a resumed run goes on"
 
 
 def test_training_starts_from_what_is_known_of_the_people(train, tmp_path):
@@ -278,32 +263,6 @@ def test_the_margin_waits_and_the_rate_rises_and_falls():
     assert rates[-1] < 1e-6 < rates[0]
 
 
-@pytest.mark.parametrize("counts", [(2, 40, 9), (1, 1)])
-def test_batches_show_every_person_equally_and_every_photo(counts):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    batches = finetuning.balanced(labels, 12, 4, np.random.default_rng(0))
-    drawn = np.concatenate([next(batches) for _ in range(30)])
-    shown = np.bincount(labels[drawn])
-    assert shown.max() - shown.min() <= 4
-    times = np.bincount(drawn, minlength=len(labels))
-    for label in range(len(counts)):
-        assert np.ptp(times[labels == label]) <= 1
-
-
-def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
-    crops = torch.from_numpy(photos[0])
-    settings = finetuning.Settings(jitter=0.0, clean=1.0)
-    generator = torch.Generator().manual_seed(0)
-    moved = finetuning.views(len(crops), settings, generator)
-    images = finetuning.augment(crops, settings, generator, moved)
-    plain = embedding.to_images(crops)
-    same = (images - plain).abs().amax((1, 2, 3)) < 1e-2
-    mirrored = (images - plain.flip(-1)).abs().amax((1, 2, 3)) < 1e-2
-    assert (same | mirrored).all()
-    assert same.any()
-    assert mirrored.any()
-
-
 LEARNT = dataclasses.replace(ORIGIN, learnt=True)
 
 
@@ -313,15 +272,15 @@ def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
     settings = dataclasses.replace(QUICK, epochs=4, trial=0.5, try_rates=(0.3, 1.0, 3.0))
     rates: list[float] = []
 
-    def val_auc(averaged, data):
-        return {0.3: 0.8, 1.0: 0.9, 3.0: 0.7}[rates[-1]]
+    def val_aucs(averaged, data):
+        return {"val_auc": {0.3: 0.8, 1.0: 0.9, 3.0: 0.7}[rates[-1]]}
 
     class Noted(finetuning.Learner):
         def __init__(self, start, data, settings, make_loss):
             rates.append(settings.backbone_rate)
             super().__init__(start, data, settings, make_loss)
 
-    monkeypatch.setattr(finetuning, "_val_auc", val_auc)
+    monkeypatch.setattr(finetuning, "_val_aucs", val_aucs)
     monkeypatch.setattr(finetuning, "Learner", Noted)
     start = small_network(origin=LEARNT)
     record = record_of(train(start, settings))
@@ -333,7 +292,7 @@ def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
     said = finetuning.trials_in_words(record)
     assert "get 1 times the learning rate" in said and "0.3 gives AUC 0.800" in said
     assert finetuning.trials_in_words({}) == ""
-    data = finetuning._training_data(photos[0], photos[1], settings, None)
+    data = loading.training_data(photos[0], photos[1], settings, None)
     file = tmp_path / "training" / "trials.json"
     again = finetuning._choose_rate(start, data, settings, losses.cosface, file)
     assert len(rates) == 4, "what has been tried is not tried again"
@@ -445,9 +404,9 @@ def test_a_batch_that_does_not_fit_is_trained_in_parts(train, monkeypatch, capsy
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
 def test_a_resumed_run_keeps_no_file_open_that_it_will_replace(photos, train, tmp_path):
     """Windows can't replace a file that is mapped."""
-    data = finetuning._training_data(photos[0], photos[1], QUICK, None)
+    data = loading.training_data(photos[0], photos[1], QUICK, None)
     learner = finetuning.Learner(small_network(), data, QUICK, losses.cosface)
-    finetuning._epoch(learner, data, finetuning._batches(data, QUICK), 0, 3, tqdm(disable=True))
+    finetuning._epoch(learner, data, loading.batches_of(data, QUICK), 0, 3, tqdm(disable=True))
     file = tmp_path / "state.safetensors"
     learner.keep(file, [])
     again = finetuning.Learner(small_network(), data, QUICK, losses.cosface)
