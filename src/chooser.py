@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+from PIL.Image import Image
 
 from src import identify
 from src.identify import Gallery, Tool
@@ -47,6 +48,7 @@ def answer(photo: Path, tool: Tool, known: Gallery) -> tuple[str, bytes]:
     except (OSError, ValueError) as error:
         return html.escape(str(error)), b""
     said = identify.in_words(found, tool, known).replace("**", "")
+    assert isinstance(drawn, Image)
     picture = BytesIO()
     drawn.save(picture, "PNG")
     return html.escape(said).replace("\n", "<br>"), picture.getvalue()

@@ -1,6 +1,6 @@
 """Tables to be read: few columns, an interval beside its value, good rows marked; the rest stays in files."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def shown(
     styler = table.reset_index(drop=True).style.hide(axis="index").format(_text).set_table_styles(_LOOK)
     short = [name for name in table if name not in _LONG + _PATHS]
     styler = styler.set_properties(subset=short, **{"white-space": "nowrap"})
-    paths = [name for name in table if name in _PATHS]
+    paths: list[Hashable] = [name for name in table if name in _PATHS]
     styler = styler.set_properties(subset=paths, **{"overflow-wrap": "anywhere", "min-width": "12em"})
     if marked and column in table:
         bold = table[column].isin(list(marked)).to_numpy()

@@ -1,6 +1,7 @@
 """A chosen photo, uploaded or named, gets the answer that `identify` gives."""
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ def given(tmp_path_factory):
 
 def test_an_uploaded_photo_is_answered(given):
     tool, known, place = given
-    box = chooser.choose(tool, known)
-    (upload, path), words, image = box.children[0].children, *box.children[1:]
+    box: Any = chooser.choose(tool, known)
+    (upload, path), (_, words, image) = box.children[0].children, box.children
     assert words.value == "" and image.value == b""
     file = save(portrait(2), place / "two.png")
     content = {"name": "../two.png", "type": "image/png", "size": 1, "content": file.read_bytes()}

@@ -31,9 +31,11 @@ def test_what_the_index_names_is_read_too_and_paths_may_break():
     assert grouped.data.to_numpy().tolist() == [["a", "x", 1], ["a", "y", 1], ["b", "x", 1]]
     wide: Any = tables.shown(counts.pivot_table("path", "kind", "split", aggfunc=["count"]))
     assert list(wide.data.columns) == ["kind", "count x", "count y"]
-    html = tables.shown(counts.assign(distance=pd.array([1, 2, None], "Int64"))).to_html()
+    holed: Any = tables.shown(counts.assign(distance=pd.array([1, 2, None], "Int64")))
+    html = holed.to_html()
     assert html.count("overflow-wrap: anywhere") == 1 and ">–<" in html and "&lt;NA" not in html
-    assert "none" in tables.shown(counts.iloc[:0]).to_html()
+    nothing: Any = tables.shown(counts.iloc[:0])
+    assert "none" in nothing.to_html()
 
 
 def test_a_table_fits_a_page_whatever_its_paths():
@@ -41,8 +43,8 @@ def test_a_table_fits_a_page_whatever_its_paths():
     table = pd.DataFrame(
         {"path": ["a/" * 200], "other": ["b/" * 200], "identity": ["ann"], "reason": ["c " * 99]}
     )
-    html = tables.shown(table).to_html()
-    assert html.count("white-space: nowrap") == 1
+    styler: Any = tables.shown(table)
+    assert styler.to_html().count("white-space: nowrap") == 1
 
 
 def test_the_report_to_read_says_what_the_report_says():

@@ -228,7 +228,7 @@ def test_a_pack_that_gives_something_else_is_not_kept(comparison, rows, tables, 
     results = model_card.Results(report, rates, held, 0.01, NotPossible("no score"))
     with pytest.raises(ValueError, match="does not give what the report was made from"):
         take_home._pack(
-            *inputs, results, "demo_pack", "demo_pack", "float32", results.too_poor, workspace=tmp_path
+            *inputs, results, "demo_pack", "demo_pack", "float32", NotPossible("no score"), workspace=tmp_path
         )
 
 

@@ -11,7 +11,7 @@ that one person who is harder than the others would change them by a multiple. T
 `benchmarks/coverage.py` shows what they cost.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -297,7 +297,7 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- in words
 
 
-def bounded(row: Mapping[Hashable, Any], measure: str, form: str = ".3f", missing: str = "–") -> str:
+def bounded(row: Mapping[Any, Any], measure: str, form: str = ".3f", missing: str = "–") -> str:
     """A measure and its interval, where it has one: "0.912 [0.873, 0.940]", or "3.1% [1.0, 8.2]".
 
     row: with `measure`, and perhaps `<measure>_low` and `_high`. form: of a number. NaN gives `missing`.

@@ -94,9 +94,9 @@ class Scored(nn.Module):
 
     centre: Tensor
 
-    def __init__(self, model: nn.Module, score: Recognisability) -> None:
+    def __init__(self, model: Any, score: Recognisability) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.limit, self.place = score.limit, self.model.names.index(score.network)
         self.register_buffer("centre", torch.from_numpy(np.array(score.centre)))
 
