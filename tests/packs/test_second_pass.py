@@ -71,7 +71,9 @@ def searched(photos: dict[str, np.ndarray], folder, insightface) -> tuple[pd.Dat
     return inputs[0], second_pass.same_pictures(*inputs)
 
 
-def to_search(photos: dict[str, np.ndarray], folder, insightface):
+def to_search(
+    photos: dict[str, np.ndarray], folder, insightface
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
     """The table after cleaning, candidates, crops and embeddings."""
     rows = []
     for path, photo in photos.items():
@@ -120,7 +122,12 @@ def test_an_interrupted_search_goes_on_where_it_was(album, tmp_path, insightface
         second_pass.same_pictures(*inputs, workspace=tmp_path / "work")
     monkeypatch.undo()
     monkeypatch.setattr(second_pass, "PEOPLE", 2)
-    monkeypatch.setattr(second_pass._Search, "_within", lambda self, who: done.append(0) or within(self, who))
+
+    def counted(self, people):
+        done.append(0)
+        return within(self, people)
+
+    monkeypatch.setattr(second_pass._Search, "_within", counted)
     found = second_pass.same_pictures(*inputs, workspace=tmp_path / "work")
     assert len(found) >= 2 and done == [2, 2, 0, 0]  # of three parts the first was not searched again
     pd.testing.assert_frame_equal(found, expected)
