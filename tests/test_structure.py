@@ -28,10 +28,10 @@ FLOORS = {
         "recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes recognisability losses loading "
+        "weights network recipes degradation embedding hints recognisability probes losses loading "
         "stepping finetuning interpolation maps fusion"
     ),
-    " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer",
+    " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer chooser",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }
