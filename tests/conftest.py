@@ -42,3 +42,28 @@ def machines(started_machines, monkeypatch):
     started_machines.complete()
     monkeypatch.setattr(workers, "_joined", started_machines.cluster.address)
     return started_machines
+
+
+# Models that take a while to fit are fitted once: tests must leave them, and their folders, as they are.
+
+
+@pytest.fixture(scope="session")
+def comparison(tmp_path_factory):
+    from tests import fitted  # needs torch and InsightFace, as few tests do
+
+    return fitted.comparison(tmp_path_factory.mktemp("comparison"))
+
+
+@pytest.fixture(scope="session")
+def there(comparison, tmp_path_factory):
+    """The comparison with probes in the place of photos."""
+    from tests import fitted
+
+    return fitted.beside(comparison, tmp_path_factory.mktemp("probes"))
+
+
+@pytest.fixture(scope="session")
+def rows(comparison, there):
+    from tests import fitted
+
+    return fitted.rows(comparison, there)
