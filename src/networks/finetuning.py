@@ -117,7 +117,7 @@ def train(
             bar.set_postfix({name: f"{history[-1][name]:.3f}" for name in ("loss", "accuracy", "val_auc")})
             if _best(history) == epoch + 1:
                 learner.best.load_state_dict(learner.averaged.state_dict())
-            if sharing.several() or time.perf_counter() - kept >= PAUSE:
+            if sharing.grouped() or time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
     return _finish(learner.best, data, folder, _record(data, settings, trials, history))

@@ -41,7 +41,12 @@ def group() -> Iterator[None]:
 
 def several() -> bool:
     """Whether this is one of several processes that train together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return grouped() and dist.get_world_size() > 1
+
+
+def grouped() -> bool:
+    """Whether this is a process of a group, be it the last one left: others may be lost, or it itself."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def first() -> bool:

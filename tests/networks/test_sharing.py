@@ -89,7 +89,7 @@ def test_training_goes_on_from_its_last_epoch_where_a_machine_is_lost(machines, 
         over.set()
         watching.join()
     assert machines.second is None
-    assert max(epochs) > 3 and epochs == sorted(epochs), "it never began anew"
+    assert epochs[-1] >= 3 and epochs == sorted(epochs), "it never began anew"
     monkeypatch.setattr(workers, "_joined", "")
     alone = finetuning.train(small_network(), *four_people(), settings, workspace=tmp_path / "one")
     assert list(history_of(folder)["epoch"]) == list(range(1, 21))
