@@ -17,6 +17,7 @@ import torch
 from src import artifacts
 from src.evaluation import open_set
 from src.evaluation.intervals import bounded
+from src.evaluation.pairs import ACROSS
 from src.limits import NotPossible
 from src.models import Model
 from src.networks.network import FaceNetwork
@@ -37,6 +38,7 @@ _TEMPLATES = ("PLDA", "PosteriorFusion", "Posterior", "OpenSet")  # maps that ho
 _TESTS = {
     "test_seen": "new photos of people in training",
     "test_unseen": "people who are not in training",
+    ACROSS: "one photo of somebody in training, the other of somebody who is not",
 }
 _USE = """```python
 import cv2
@@ -210,12 +212,15 @@ def _decisions(known: dict[str, Any], results: Results) -> str:
     else:
         at = results.rates[results.rates["quality"] == "all"].to_dict("records")
         held = "; ".join(
-            f"{row['test']} FAR {bounded(row, 'far', '.2%')}, TAR {bounded(row, 'tar', '.2%')}" for row in at
+            f"{row['test']}, from {_score(row['threshold'])} on, FAR {bounded(row, 'far', '.2%')}, "
+            f"TAR {bounded(row, 'tar', '.2%')}"
+            for row in at
         )
         pairs = known["pairs"]
         parts = [
             f"Two photos: the same person from a cosine of **{_score(pairs['threshold'])}** on, chosen on "
-            f"val for a FAR of {pairs['target_far']:.2%}. On the tests: {held}."
+            f"val for a FAR of {pairs['target_far']:.2%}. On the tests, each with the threshold from val's "
+            f"pairs of its kind: {held}."
         ]
     if known["people"] is None:
         parts.append(

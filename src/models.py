@@ -27,6 +27,7 @@ from src.limits import NotPossible, attempt
 from src.networks import finetuning, fusion, interpolation, maps, network, recognisability, weights
 from src.networks.embedding import embed
 from src.networks.finetuning import Settings
+from src.networks.loading import Nobody
 from src.networks.losses import MakeLoss, cosface
 from src.networks.network import FaceNetwork
 from src.networks.recognisability import Recognisability
@@ -262,14 +263,16 @@ class Comparison:
         """Whether fine-tuning has helped, judged on "val" alone, and what to try: see `verdict.progress`."""
         if isinstance(model, Missing):
             return f"{self.label}{model.name}: {model.reason}"
-        counts = verification.on_val(self.rows(baseline, model), self.faces)
+        counts = verification.val_for(verification.on_val(self.rows(baseline, model), self.faces), "val")
         report = verification.report({"val": counts}, self.label + baseline.name)
         return verdict.progress(model.history, report)
 
-    def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
+    def checkpoint(
+        self, name: str, function: Callable[..., Path], *inputs: Any, **options: Any
+    ) -> FaceNetwork:
         """The network that `function` leaves as a checkpoint, kept under `name`; ONNX Runtime makes room."""
         self.pack.release()
-        return network.load(cached(self._place("checkpoints", name), function, *inputs))
+        return network.load(cached(self._place("checkpoints", name), function, *inputs, **options))
 
     def keep(self, model: Model) -> Model:
         """Saves a model; returns it as anybody will load it."""
@@ -352,22 +355,44 @@ def open_set(name: str, comparison: Comparison, base: Model, second: Model, prob
 
     probes: the same comparison, of the probes of `networks.probes` in the place of crops and faces.
     """
-    train = (probes.faces["split"] == "train").to_numpy()
-    if not probes.faces["kind"][train].str.startswith("others").any():
+    if not _shows_others(probes):
         raise NotPossible(
             'it learns from photos of other people: give a folder of some, or "lfw", as `strangers`'
         )
+    train = (probes.faces["split"] == "train").to_numpy()
     nobody = [probes.embed(model)[train] for model in (base, second)]
     return comparison.with_map(name, maps.fit_open_set, base, second, nobody=nobody)
 
 
+def _shows_others(probes: Comparison) -> bool:
+    """Whether probes to learn from show other people."""
+    train = (probes.faces["split"] == "train").to_numpy()
+    return bool(probes.faces["kind"][train].str.startswith("others").any())
+
+
+def _nobody(probes: Comparison | None) -> Nobody | None:
+    """The probes to learn from, where they show other people: from smears alone nobody learns who is not."""
+    if probes is None or not _shows_others(probes):
+        return None
+    train = np.flatnonzero(probes.faces["split"] == "train")
+    return Nobody(np.array(probes.crops[train]), probes.faces["kind"].to_numpy(str)[train])
+
+
 @row("{start.name} as tuned")
 def tuned_pack(
-    name: str, comparison: Comparison, start: Model, settings: Settings = finetuning.PACK
+    name: str,
+    comparison: Comparison,
+    start: Model,
+    settings: Settings = finetuning.PACK,
+    probes: Comparison | None = None,
 ) -> Model:
-    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50."""
+    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50.
+
+    probes: as of `open_set`; where they show other people, it learns that there are others, too.
+    """
     inputs = (start.network, comparison.crops, comparison.faces, settings)
-    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)})
+    nobody = _nobody(probes)
+    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs, nobody=nobody)})
 
 
 @row("{start.name} fine-tuned")
@@ -409,9 +434,11 @@ def fine_tuned_resnet50(
     settings: Settings,
     teacher: Model | None = None,
     loss: MakeLoss = cosface,
+    probes: Comparison | None = None,
 ) -> Model:
     """The study's model: learns from the labels, and from what the teacher gives for the same photos.
 
+    probes: as of `open_set`; where they show other people, it learns that there are others, too.
     From the pack's own recogniser it is what `fine_tuned_pack` makes of it, with the teacher as that tuned.
     """
     if start.network.origin.knows_faces:
@@ -425,7 +452,7 @@ def fine_tuned_resnet50(
     targets = None if teacher is None else comparison.embed(teacher)
     guide = None if teacher is None else teacher.network
     inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide)
-    trained = comparison.checkpoint(name, finetuning.train, *inputs)
+    trained = comparison.checkpoint(name, finetuning.train, *inputs, nobody=_nobody(probes))
     if (passes := trained.record["settings"]["epochs"]) < settings.epochs:
         print(f"{name}: {passes} passes instead of {settings.epochs}, as each shows many photos")
     if said := finetuning.trials_in_words(trained.record):
@@ -435,5 +462,5 @@ def fine_tuned_resnet50(
 
 @row("ResNet-50 + {base.name}{comparison.closed}")
 def fused(name: str, comparison: Comparison, base: Model, second: Model) -> Model:
-    """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
+    """Posterior fusion: both say who of the people in training a photo shows, or nobody."""
     return comparison.with_map(name, fusion.fit_fusion, base, second, unknown=comparison.unknown)

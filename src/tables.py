@@ -85,7 +85,10 @@ def report(report: pd.DataFrame, marked: Sequence[str] = ()) -> Styler:
             "note": rows["note"].fillna(""),
         }
     )
-    caption = "In brackets: 95 % intervals over people. Every stratum and measure: report.csv."
+    caption = (
+        "In brackets: 95 % intervals over people, each for itself. Every stratum and measure, and "
+        "differences with intervals that hold for all comparisons at once: report.csv."
+    )
     found = shown(table, marked, caption)
     assert isinstance(found, Styler)
     return found
@@ -96,14 +99,16 @@ def rates(rates: pd.DataFrame, marked: Sequence[str] = ()) -> Styler | NotPossib
     if rates.empty:
         return NotPossible("there is no threshold")
     rows = rates[rates["quality"] == "all"]
-    table = rows[["model", "test", "threshold"]].assign(
+    table = rows[["model", "test", "threshold", "whose"]].assign(
         **{
             "genuine pairs accepted ↑": _column(rows, "tar", ".1%"),
             "impostor pairs accepted ↓": _column(rows, "far", ".2%"),
         }
     )
     aimed = (
-        f"Each threshold is chosen on val so that {rows['target_far'].iloc[0]:.1%} of impostors pass there."
+        f"Each threshold is chosen on val, on pairs of those under `whose`, so that "
+        f"{rows['target_far'].iloc[0]:.1%} of impostors pass there. The intervals reckon with other people "
+        "in val, too."
     )
     return shown(table, marked, aimed)
 

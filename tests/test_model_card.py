@@ -81,7 +81,7 @@ def test_a_card_tells_what_the_report_tells(folder):
         "3 photos (1 high, 2 low) of 2 people",
         "| test_seen | high-low | 8 | 0.951 [0.902, 0.977] | 0.851 [0.802, 0.877] | 0.100 | 0.0% |",
         "from a cosine of **0.4321** on",
-        "test_seen FAR 2.00% [1.00, 5.00], TAR 80.00% [70.00, 90.00]",
+        "test_seen, from 0.4321 on, FAR 2.00% [1.00, 5.00], TAR 80.00% [70.00, 90.00]",
         "somebody from **0.6600** on",
         f"| 0.6600 ({open_set.PER_PROBE}) | strangers, bad photos | 300 | 3.1% [1.2, 7.0] |",
         "least cosine 0.999999, AUC of all their pairs 0.9123 (before the export 0.9124)",

@@ -61,8 +61,9 @@ def test_the_report_to_read_says_what_the_report_says():
     assert shown["times less error ↑"].startswith(f"{row['error_ratio']:.1f} [")
     first = read[(read["model"] == "pack") & (read["quality"] == "all")].iloc[0]
     assert first["times less error ↑"] == "–"
-    chosen = verification.thresholds(results["test_seen"], 0.1)
-    rates = verification.at_thresholds(results, chosen)
+    val = {"all": results["test_seen"]}
+    chosen = verification.thresholds(val, 0.1)
+    rates = verification.at_thresholds(results, chosen, val)
     at_thresholds: Any = tables.rates(rates)
     accepted = at_thresholds.data
     assert accepted["genuine pairs accepted ↑"][0].startswith(f"{rates['tar'][0]:.1%}")

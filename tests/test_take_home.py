@@ -43,8 +43,9 @@ def tables(comparison, rows):
     embeddings = comparison.rows(*rows.values())
     results = verification.evaluate(embeddings, verification.test_sets(comparison.faces))
     report = verification.report(results, "demo · demo_pack")
-    chosen = verification.thresholds(verification.on_val(embeddings, comparison.faces), 0.1)
-    rates = verification.at_thresholds(results, chosen)
+    val = verification.on_val(embeddings, comparison.faces)
+    chosen = verification.thresholds(val, 0.1)
+    rates = verification.at_thresholds(results, chosen, val)
     probes = pd.DataFrame({"kind": ["smears", "smears"], "split": ["val", "test"], "identity": "x"})
     others = {name: vectors[:2] for name, vectors in embeddings.items()}
     return report, rates, open_set.measure(embeddings, others, comparison.faces, probes)

@@ -23,10 +23,12 @@ from src.evaluation import choosing
 from src.networks import embedding, losses, network, stepping, weights
 from src.networks import hints as hinting
 from src.networks.loading import (
+    Nobody,
     TrainingData,
     augment,
     batches_of,
     in_a_pass,
+    shown,
     steps_of,
     training_data,
     views,
@@ -37,6 +39,9 @@ from src.networks.recipes import Settings as Settings
 from src.networks.recipes import within_reach
 
 PAUSE = 20.0  # seconds between states kept for resuming: they are 0.4 GB each, and epochs may be short
+TURNED = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of what tells nobody from people, that an embedding may lack
+NEAR = 0.002  # of AUC on "val" that may be lost for a smaller one: with more of it, strangers are told better
+SEEN_OF_NOBODY = 64  # photos of nobody that show where a network puts them
 EVERY = 4  # steps between which the weights are averaged
 
 Line = dict[str, Any]  # of a history
@@ -51,6 +56,7 @@ def train(
     teacher: np.ndarray | None = None,
     loss: losses.MakeLoss = losses.cosface,
     guide: FaceNetwork | None = None,
+    nobody: Nobody | None = None,
     *,
     workspace: Path,
 ) -> Path:
@@ -60,6 +66,9 @@ def train(
     model that knows more; the student learns to give them, through a linear map, for degraded crops
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`. guide: the teacher's network,
     whose feature maps a ResNet-50 learns, too: see `hints`.
+    nobody: photos of nobody in training, one more class: else a network sees its people everywhere. To a
+    ResNet-50 two bad photos would then be alike as both may show nobody; so its embeddings are turned from
+    that class again, as little as "val" needs (`TURNED`), which the record says (`turned`).
     There are fewer epochs where a set is large: see `recipes.within_reach`.
     After each epoch the averaged weights are tried on the rows whose split is "val", on both questions that
     it asks (`choosing.aucs`). The checkpoint is the best epoch (the last, without such rows), with settings,
@@ -74,6 +83,8 @@ def train(
     if guide is not None and settings.hints and hinting.stages(start):
         guide = copy.deepcopy(guide).to(devices.device())
         data = replace(data, hints=hinting.give(guide, crops, data.rows, settings.seed))
+    if settings.nobody:
+        data = replace(data, nobody=nobody)
     settings, trials = _choose_rate(start, data, settings, loss, workspace / "trials.json")
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     learner = Learner(start, data, settings, loss)
@@ -92,7 +103,7 @@ def train(
             except FloatingPointError as error:
                 rescue = "nothing is kept"
                 if history:
-                    network.save(learner.best, folder, _record(data, settings, trials, history))
+                    _finish(learner.best, data, folder, _record(data, settings, trials, history))
                     rescue = f"the best of the {epoch} epochs before is in {folder}"
                 raise FloatingPointError(
                     f"{error}: {rescue}; try a learning_rate below {settings.learning_rate:g}"
@@ -103,7 +114,7 @@ def train(
             if time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
-    return network.save(learner.best, folder, _record(data, settings, trials, history))
+    return _finish(learner.best, data, folder, _record(data, settings, trials, history))
 
 
 class Learner:
@@ -124,7 +135,9 @@ class Learner:
         self.averaged = copy.deepcopy(self.network)
         self.best = copy.deepcopy(self.network)
         size, targets = start.origin.embedding_size, data.targets
-        self.loss = make_loss(len(data.people), size, settings.margin, settings.scale).to(self.device)
+        self.people = len(data.people)
+        classes = self.people + (data.nobody is not None)
+        self.loss = make_loss(classes, size, settings.margin, settings.scale).to(self.device)
         self.full_margin = getattr(self.loss, "margin", None)
         self.to_teacher = nn.Linear(size, 1 if targets is None else targets.shape[1], bias=False)
         self.to_teacher.to(self.device)
@@ -145,13 +158,25 @@ class Learner:
         """Classes start at what is known of them: by the network, or else by its teacher."""
         size, targets = self.network.origin.embedding_size, data.targets
         if self.network.origin.knows_faces:
-            known = torch.from_numpy(embedding.embed(data.crops[data.rows], self.network))
-            losses.imprint(self.loss, known, data.labels)
+            known, labels = (
+                torch.from_numpy(embedding.embed(data.crops[data.rows], self.network)),
+                data.labels,
+            )
+            if data.nobody is not None:
+                known = torch.cat([known, torch.from_numpy(_of_nobody(self.network, data.nobody))[None]])
+                labels = np.append(labels, self.people)
+            losses.imprint(self.loss, known, labels)
         elif targets is not None:
             axes = torch.linalg.svd(targets[data.rows], full_matrices=False).Vh[:size].T
             axes = F.pad(axes, (0, size - axes.shape[1]))
             self.to_teacher.weight.data.copy_(axes)
-            losses.imprint(self.loss, targets[data.rows] @ axes, data.labels)
+            known, labels = targets[data.rows] @ axes, data.labels
+            if data.nobody is not None:  # opposite to all that is known
+                known, labels = (
+                    torch.cat([known, -known.mean(0, keepdim=True)]),
+                    np.append(labels, self.people),
+                )
+            losses.imprint(self.loss, known, labels)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         backbone = {id(parameter) for parameter in self.network.backbone.parameters()}
@@ -181,17 +206,20 @@ class Learner:
     ) -> tuple[float, float]:
         """One step on images float [B, 3, H, W], labels [B] and the teacher's embeddings [B, T].
 
-        batch, moved: which photos these are and how they were moved, as of `hints.Follower`. Returns loss and
-        accuracy. A loss that is not finite changes nothing.
+        batch, moved: which photos these are and how they were moved, as of `hints.Follower`; -1 shows nobody,
+        of which the teacher says nothing. Returns loss and accuracy. A loss that is not finite changes
+        nothing.
         """
+        known = torch.from_numpy(batch >= 0).to(images.device)
 
         def loss_of(part: slice) -> tuple[Tensor, Tensor]:
             with self.stepper.autocast():
                 embeddings = self.network(images[part])
             embeddings = embeddings.float()
             loss = self.loss(embeddings, labels[part])
-            if targets is not None:
-                agreement = F.cosine_similarity(self.to_teacher(embeddings), targets[part])
+            if targets is not None and known[part].any():
+                said = self.to_teacher(embeddings[known[part]])
+                agreement = F.cosine_similarity(said, targets[part][known[part]])
                 loss = loss + self.settings.distillation * (1 - agreement).mean()
             if "hints" in self.trained:
                 with self.stepper.autocast():
@@ -202,7 +230,7 @@ class Learner:
         if not math.isfinite(loss):
             return loss, math.nan
         self.stepper.update(self.optimizer, self.trained.parameters(), self.settings.clip)
-        return loss, losses.accuracy(self.loss, embeddings, labels)
+        return loss, losses.accuracy(self.loss, embeddings[known], labels[known])
 
     @torch.no_grad()
     def average(self, step: int) -> None:
@@ -302,17 +330,16 @@ def _epoch(
     # Apple's GPU lacks a dozen of the operations that photos are made worse with
     where = torch.device("cpu") if learner.device.type == "mps" else learner.device
     generator = Generator(where).manual_seed(seed)
+    rng = np.random.default_rng((seed, 1))
     learner.network.train()
     results = []
     for step in range(epoch * steps, (epoch + 1) * steps):
         learner.schedule(step / (steps * settings.epochs))
-        batch = next(batches)
-        rows = data.rows[batch]
-        moved = views(len(rows), settings, generator)
-        crops = torch.from_numpy(data.crops[rows]).to(where)
-        images = augment(crops, settings, generator, moved).to(learner.device)
-        labels = torch.from_numpy(data.labels[batch]).to(learner.device)
-        targets = None if data.targets is None else data.targets[rows].to(learner.device)
+        crops, classes, batch = shown(data, next(batches), settings, rng)
+        moved = views(len(batch), settings, generator)
+        images = augment(torch.from_numpy(crops).to(where), settings, generator, moved).to(learner.device)
+        labels = torch.from_numpy(classes).to(learner.device)
+        targets = None if data.targets is None else data.targets[data.rows[batch]].to(learner.device)
         results.append(learner.step(images, labels, targets, batch, moved))
         if not math.isfinite(results[-1][0]):
             raise FloatingPointError(f"the loss became {results[-1][0]} in epoch {epoch + 1}")
@@ -346,9 +373,36 @@ def _record(
 
 
 def _val_aucs(averaged: FaceNetwork, data: TrainingData) -> dict[str, float]:
-    val = choosing.val(data.asked)
-    asked = bool(choosing.parts(data.asked))
-    return choosing.aucs(embedding.embed(data.crops[val], averaged) if asked else np.empty(0), data.asked)
+    """What val says of a network; of what it gives when turned from nobody, where that is a class."""
+    if not choosing.parts(data.asked):
+        return choosing.aucs(np.empty(0), data.asked)
+    embeddings = embedding.embed(data.crops[choosing.val(data.asked)], averaged)
+    if data.nobody is not None and network.can_be_turned(averaged):
+        embeddings = _turned(embeddings, _of_nobody(averaged, data.nobody), TURNED[0])
+    return choosing.aucs(embeddings, data.asked)
+
+
+def _of_nobody(given: FaceNetwork, nobody: Nobody) -> np.ndarray:
+    """Where a network puts photos of nobody: a unit vector, float32 [D]."""
+    some = np.random.default_rng(0).permutation(len(nobody.crops))[:SEEN_OF_NOBODY]
+    return embedding.unit_rows(embedding.embed(nobody.crops[some], given).mean(0, keepdims=True))[0]
+
+
+def _turned(embeddings: np.ndarray, along: np.ndarray, share: float) -> np.ndarray:
+    """Unit rows [n, D] without a share of what they say along a unit vector [D]."""
+    return embedding.unit_rows(embeddings - share * (embeddings @ along)[:, None] * along)
+
+
+def _finish(best: FaceNetwork, data: TrainingData, folder: Path, record: dict[str, Any]) -> Path:
+    """Writes the checkpoint of the best weights, turned from nobody, where that was a class."""
+    if data.nobody is not None and network.can_be_turned(best):
+        along, share = _of_nobody(best, data.nobody), TURNED[0]
+        if choosing.parts(data.asked):
+            embeddings = embedding.embed(data.crops[choosing.val(data.asked)], best)
+            aucs = [choosing.aucs(_turned(embeddings, along, s), data.asked)["val_auc"] for s in TURNED]
+            share = TURNED[int(np.flatnonzero(np.array(aucs) >= max(aucs) - NEAR)[-1])]
+        best, record = network.turned_from(best, along, share), {**record, "turned": share}
+    return network.save(best, folder, record)
 
 
 def _best(history: list[Line]) -> int:

@@ -19,10 +19,15 @@ from src.networks.recipes import Settings
 
 @dataclass(frozen=True)
 class Nobody:
-    """Photos of none of the people in training: strangers', smears, no face."""
+    """Photos of nobody in training, such as strangers' photos and smears: a class of their own."""
 
     crops: np.ndarray  # uint8 [M, H, W, 3] RGB
-    kind: np.ndarray  # [M]; each is drawn as often
+    kind: np.ndarray  # [M]; each kind is drawn as often
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """So many of the crops, int64 [count]."""
+        kinds = [np.flatnonzero(self.kind == kind) for kind in np.unique(self.kind)]
+        return np.array([rng.choice(kinds[kind]) for kind in rng.integers(len(kinds), size=count)])
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,25 @@ def batches_of(data: TrainingData, settings: Settings, epochs: int = 0) -> Itera
         data.labels, settings.batch_size, settings.per_identity, np.random.default_rng(settings.seed)
     )
     return islice(batches, epochs * steps_of(data, settings), None)
+
+
+def shown(
+    data: TrainingData, batch: np.ndarray, settings: Settings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A step's crops uint8 [B, H, W, 3], labels [B] and positions among those that are trained on [B].
+
+    batch: positions of known people's photos; photos of nobody are added, a share `settings.nobody` of them.
+    These have the label after the last and the position -1.
+    """
+    crops, labels = data.crops[data.rows[batch]], data.labels[batch]
+    if data.nobody is None:
+        return crops, labels, batch
+    drawn = data.nobody.draw(max(1, round(settings.nobody * len(batch))), rng)
+    return (
+        np.concatenate([crops, data.nobody.crops[drawn]]),
+        np.append(labels, np.full(len(drawn), len(data.people))),
+        np.append(batch, np.full(len(drawn), -1)),
+    )
 
 
 def balanced(

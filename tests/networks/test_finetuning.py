@@ -413,3 +413,60 @@ def test_a_resumed_run_keeps_no_file_open_that_it_will_replace(photos, train, tm
     again.restore(file)
     kept = weights.read(file)
     assert str(file) not in Path("/proc/self/maps").read_text(encoding="utf-8") and kept
+
+
+def others(photos):
+    """Crops of no one's colours, and what is left of the four people's in a smear."""
+    rng = np.random.default_rng(5)
+    colours = rng.integers(30, 226, (24, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
+    strange = np.clip(colours + rng.normal(0, 20, (24, 32, 32, 3)), 0, 255).astype(np.uint8)
+    smears = np.broadcast_to(photos[0].mean((1, 2), keepdims=True), photos[0].shape).astype(np.uint8)
+    kinds = np.repeat(["others", "smears"], [24, len(smears)])
+    return loading.Nobody(np.concatenate([strange, smears]), kinds)
+
+
+def with_norm():
+    """A small network whose head ends as a ResNet-50's does."""
+    small = small_network()
+    head = torch.nn.Sequential(torch.nn.Linear(256, 8, bias=False), torch.nn.BatchNorm1d(8))
+    return FaceNetwork(small.backbone, head, ORIGIN)
+
+
+def test_a_network_that_has_seen_others_takes_fewer_of_them_for_its_people(photos, train, tmp_path):
+    settings = dataclasses.replace(QUICK, epochs=25, learning_rate=1e-2, averaging=0.9, nobody=0.5)
+    known, new = photos[0][photos[1]["split"] == "train"], others(photos).crops[:24]
+    taken, records = [], []
+    for seen in (None, others(photos)):
+        torch.manual_seed(0)
+        folder = train(with_norm(), settings, nobody=seen, workspace=tmp_path / f"{seen is None}")
+        records.append(record_of(folder))
+        state = weights.read(folder / network.WEIGHTS_FILE)
+        tuned = with_norm()
+        tuned.load_state_dict(state)
+        means = embedding.embed(known, tuned).reshape(4, 6, -1).mean(1)
+        taken.append((embedding.embed(new, tuned) @ embedding.unit_rows(means).T).max(1).mean())
+    assert taken[1] < taken[0] - 0.1
+    assert "turned" not in records[0] and records[1]["turned"] in finetuning.TURNED
+    assert records[1]["history"][-1]["val_auc"] > 0.9
+
+
+def test_photos_of_nobody_resume_too_and_packs_are_not_turned_from_them(photos, train, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "PAUSE", 0.0)
+    seen = others(photos)
+    at_once = train(with_norm(), nobody=seen, workspace=tmp_path / "at once")
+    keep = finetuning.Learner.keep
+
+    def interrupted(self, file, history):
+        keep(self, file, history)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning.Learner, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(with_norm(), nobody=seen, workspace=tmp_path / "in parts")
+    monkeypatch.setattr(finetuning.Learner, "keep", keep)
+    in_parts = train(with_norm(), nobody=seen, workspace=tmp_path / "in parts")
+    first, second = ((folder / network.WEIGHTS_FILE).read_bytes() for folder in (at_once, in_parts))
+    assert first == second
+    knowing = small_network(origin=dataclasses.replace(ORIGIN, knows_faces=True))
+    record = record_of(train(knowing, nobody=seen, workspace=tmp_path / "pack"))
+    assert "turned" not in record and np.isfinite(record["history"][-1]["val_auc"])

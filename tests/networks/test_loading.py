@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -47,3 +48,19 @@ def test_augmentation_without_effects_is_the_crop_or_its_mirror_image():
     assert (same | mirrored).all()
     assert same.any()
     assert mirrored.any()
+
+
+def test_photos_of_nobody_come_on_top_of_each_kind_as_often():
+    crops, faces = four_people()
+    settings = recipes.Settings(nobody=0.5)
+    nobody = loading.Nobody(np.full((30, 32, 32, 3), 7, np.uint8), np.repeat(["smears", "others"], [29, 1]))
+    data = loading.training_data(crops, faces, settings, None)
+    batch = np.arange(8)
+    rng = np.random.default_rng(0)
+    for given, positions in ((data, batch), (replace(data, nobody=nobody), np.append(batch, [-1] * 4))):
+        images, labels, found = loading.shown(given, batch, settings, rng)
+        assert np.array_equal(found, positions)
+        assert np.array_equal(images[:8], crops[data.rows[batch]])
+        assert (images[8:] == 7).all() and (labels[8:] == 4).all()
+    drawn = nobody.draw(400, rng)
+    assert 150 < (drawn == 29).sum() < 250
