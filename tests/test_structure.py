@@ -19,8 +19,8 @@ FLOORS = {
         "fetching duplicates examining cleaning series grouping splitting split_folders"
     ),
     "packs": (
-        "alignment graphs pack_files sessions pack as_shipped faces same_picture second_pass choice leaks "
-        "export forms"
+        "alignment graphs pack_files sessions detecting pack as_shipped faces same_picture second_pass "
+        "choice leaks export forms"
     ),
     "evaluation": (
         "ranks counting pairs score_files score_norm hardest people intervals curves support operating_point "
@@ -92,7 +92,7 @@ def test_files_and_functions_can_be_read_in_one_sitting():
     [
         (
             "insightface",
-            {"packs.pack_files", "packs.sessions", "packs.pack", "packs.as_shipped"},
+            {"packs.pack_files", "packs.sessions", "packs.detecting", "packs.pack", "packs.as_shipped"},
         ),
         ("matplotlib", {"canvas", "plots"}),
         ("onnxruntime", {"packs.sessions", "packs.pack", "packs.graphs", "packs.export", "networks.network"}),
