@@ -22,6 +22,8 @@ PEOPLE = 5  # below so many there is no interval
 BEHIND = 2.5  # people whom the errors must come from, as an effective number
 ERRORS = 0.05  # of one person's pairs: what all errors together must come to
 SKEWNESS = 0.2  # of a mean of few people, which show less than there is: at least so much is reckoned with
+RARE = 0.7  # and so much more for each power of ten by which errors are rarer than `_COMMON`
+_COMMON = 0.08
 _NOTHING = 1e-9  # that of rounding
 _ANGLES = np.linspace(0, 2 * np.pi, 721)
 
@@ -133,8 +135,8 @@ def interval(
     alpha: the chance to miss the truth; the others as of `behind`. Student's t on the jackknife of the log
     odds, with one degree of freedom less than there are people behind the errors (compare Satterthwaite
     1946). On the side of more error it is widened for skewness, as few people are hard and the next one may
-    be (Johnson, "Modified t tests and confidence intervals for asymmetrical populations", 1978). It is never
-    wider than `of_people`.
+    be (Johnson, "Modified t tests and confidence intervals for asymmetrical populations", 1978). The rarer
+    errors are, the more skewness is reckoned with, seen or not. It is never wider than `of_people`.
     """
     if why_none(value, left_out, weights):
         return np.nan, np.nan
@@ -182,9 +184,12 @@ def _distances(without: np.ndarray, freedom: float, alpha: float = ALPHA) -> tup
     n = len(without)
     deviation = without.mean() - without
     skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
+    # The rarer errors are, the fewer people make them, and the less of that a test set shows.
+    rate = float(min(without.mean(), 1 - without.mean()))
+    least = SKEWNESS + RARE * np.log10(max(_COMMON / rate, 1.0))
     t = float(stats.t.ppf(1 - alpha / 2, freedom))
     spread = error(special.logit(without))
-    return spread * t, spread * float(t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2))
+    return spread * t, spread * float(t + max(least, skewness) / 6 * (1 + 2 * t**2))
 
 
 def of_people(value: float, weights: np.ndarray, alpha: float = ALPHA) -> tuple[float, float]:

@@ -96,6 +96,17 @@ def test_more_error_is_nearer_where_a_few_people_are_hard():
     assert up < down < 1.2 * up
 
 
+def test_the_rarer_errors_are_the_further_more_of_them_may_be():
+    def asymmetry(share):
+        value, left_out, weights = rate(
+            [9 * share, 8 * share, 7 * share, 9 * share, 6 * share, 8 * share] * 5
+        )
+        low, high = special.logit(intervals.interval(value, left_out, weights))
+        return (special.logit(value) - low) / (high - special.logit(value))
+
+    assert asymmetry(1) < 1.2 < asymmetry(0.1) < asymmetry(0.05)
+
+
 def two_models(seed, people):
     """Two models' rates: old, new, without each person, and weights."""
     rng = np.random.default_rng(seed)
