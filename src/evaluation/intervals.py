@@ -158,14 +158,16 @@ def of_two_samples(
     all are one sample. Else the distances of both to the ends, on the log odds, are put together as in MOVER
     (Zou & Donner 2008). Had the other sample shown more people who err, the threshold would be stricter and
     the rate lower; so that sample's part is widened for skewness on the other side.
-    NaN, NaN where the test has no interval.
+    NaN, NaN where the test has no interval, or one person of the other sample decides.
     """
     if joint:
         return interval(value, np.append(left_out, others), np.append(weights, np.zeros(len(others), int)))
     low, high = interval(value, left_out, weights)
     wrong, without = _errors(value, others)
-    if np.isnan(low) or not (without > 0).all() or error(without) < _NOTHING:
+    if np.isnan(low) or error(without) < _NOTHING:
         return low, high
+    if not ((without > 0) & (without < 1)).all():  # one person of the other sample may take all of it
+        return np.nan, np.nan
     parts = np.abs(without - wrong)
     more, less = _distances(1 - without, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
     if wrong != value:
