@@ -8,9 +8,10 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +23,14 @@ from torch import Tensor, nn
 from src import artifacts, devices
 from src.artifacts import cached, uses
 from src.evaluation import verdict, verification
-from src.limits import NotPossible
-from src.networks import finetuning, fusion, interpolation, maps, network, weights
+from src.limits import NotPossible, attempt
+from src.networks import finetuning, fusion, interpolation, maps, network, recognisability, weights
 from src.networks.embedding import embed
 from src.networks.finetuning import Settings
 from src.networks.loading import Nobody
 from src.networks.losses import MakeLoss, cosface
 from src.networks.network import FaceNetwork
+from src.networks.recognisability import Recognisability
 
 if TYPE_CHECKING:
     from src.packs.pack import Pack  # training must not need InsightFace
@@ -61,15 +63,23 @@ class Model(nn.Module):
         self.map = fitted
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.mapped(self.looks(images))
+
+    def looks(self, images: Tensor) -> list[Tensor]:
+        """What each network gives for images as of `forward`: unit rows [B, D]."""
         embeddings = [F.normalize(part(images).float()) for part in self.networks]
         if self.mirrored:
             images = images.flip(-1)
             mirror = [F.normalize(part(images).float()) for part in self.networks]
             embeddings = [F.normalize(a + b) for a, b in zip(embeddings, mirror, strict=True)]
+        return embeddings
+
+    def mapped(self, looks: list[Tensor]) -> Tensor:
+        """The embeddings, unit rows [B, D], by what the networks give."""
         if self.map is None:
-            return embeddings[0]
-        with torch.autocast(images.device.type, enabled=False):  # maps were fitted in single precision
-            return self.map(*embeddings)
+            return looks[0]
+        with torch.autocast(looks[0].device.type, enabled=False):  # maps were fitted in single precision
+            return self.map(*looks)
 
     @property
     def network(self) -> FaceNetwork:
@@ -178,13 +188,21 @@ class Comparison:
         return "" if self.unknown else ", closed list"
 
     def embed(self, model: Model) -> np.ndarray:
-        """A model's embeddings of all crops, float32 [N, D], unit rows.
+        """A model's embeddings of all crops, float32 [N, D], unit rows."""
+        looks = self.looks(model)
+        if model.map is None:
+            return looks[model.names[0]]
+        file = self._place("embeddings", model.name, ".npy")
+        return cached(file, maps.apply, model.map, *looks.values())
+
+    def looks(self, model: Model) -> dict[str, np.ndarray]:
+        """What each network of a model gives for all crops, float32 [N, D], unit rows, by its name.
 
         Each network looks at the crops once, however many models share it. The pack's own recogniser does so
         in ONNX Runtime, which on processors is the faster (in torch, where only torch has a GPU), or has done
         so already, when faces were chosen.
         """
-        given = []
+        given = {}
         for name, part in _networks(model).items():
             file, of_pack = self._place("embeddings", name, ".npy"), name == self.pack.name
             if (
@@ -193,19 +211,43 @@ class Comparison:
                 and "candidate" in self.faces
                 and model.mirrored == MIRRORED
             ):
-                given.append(cached(file, _of_chosen, self.every, self.faces))
+                given[name] = cached(file, _of_chosen, self.every, self.faces)
             else:
                 on_gpu = devices.device().type != "cpu" and self.pack.providers[0] == "CPUExecutionProvider"
                 look = self.pack if of_pack and not on_gpu else part
-                given.append(cached(file, embed, self.crops, look, mirrored=model.mirrored))
-        if model.map is None:
-            return given[0]
-        return cached(self._place("embeddings", model.name, ".npy"), maps.apply, model.map, *given)
+                given[name] = cached(file, embed, self.crops, look, mirrored=model.mirrored)
+        return given
 
-    def rows(self, *models: Model | Missing) -> dict[str, np.ndarray | NotPossible]:
-        """The models' embeddings, or why there are none, by the names of their rows, in this order."""
+    def rows(
+        self,
+        *models: Model | Missing,
+        scores: Mapping[str, Recognisability | NotPossible] = MappingProxyType({}),
+    ) -> dict[str, np.ndarray | NotPossible]:
+        """The models' embeddings, or why there are none, by the names of their rows, in this order.
+
+        With scores, as of `scores`, each embedding is as long as its photo shows much.
+        """
+        found: dict[str, np.ndarray | NotPossible] = {}
+        for model in models:
+            row = self.label + model.name
+            found[row] = model.reason if isinstance(model, Missing) else self.embed(model)
+            if isinstance(model, Model) and isinstance(score := scores.get(row), Recognisability):
+                found[row] = self.embed(model) * score.lengths(self.looks(model))[:, None]
+        return found
+
+    def scores(
+        self, probes: "Comparison", *models: Model | Missing
+    ) -> dict[str, Recognisability | NotPossible]:
+        """How each model tells how much a photo shows, or why it can't, by the names of their rows.
+
+        probes: the same comparison, of the probes of `networks.probes` in the place of crops and faces.
+        """
         return {
-            self.label + model.name: model.reason if isinstance(model, Missing) else self.embed(model)
+            self.label + model.name: model.reason
+            if isinstance(model, Missing)
+            else attempt(
+                recognisability.fit, self.looks(model), probes.looks(model), self.faces, probes.faces
+            )
             for model in models
         }
 

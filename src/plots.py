@@ -203,7 +203,10 @@ def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 @or_notice
 def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Training loss and validation AUC, the best epoch marked; columns epoch, loss, val_auc."""
+    """Training loss and validation AUC, the best epoch marked; columns epoch, loss, val_auc.
+
+    Where val asks both of its questions (`val_seen`, `val_unseen`), each has a thin line; their mean chooses.
+    """
     ax = axes(ax)
     epoch, val_auc = history["epoch"].to_numpy(), history["val_auc"].to_numpy(float)
     lines = ax.plot(epoch, history["loss"], color=COLOURS[1], linestyle="--", label="training loss")
@@ -213,6 +216,12 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if np.isfinite(val_auc).any():
         right = ax.twinx()
         right.spines["top"].set_visible(False)
+        parts = {"people in training": "val_seen", "people of its own": "val_unseen"}
+        if set(parts.values()) <= set(history) and history[[*parts.values()]].notna().any().all():
+            for (whose, column), dash in zip(parts.items(), (":", "-."), strict=True):
+                lines += right.plot(
+                    epoch, history[column], dash, color=COLOURS[0], linewidth=0.8, label=whose
+                )
         lines += right.plot(epoch, val_auc, color=COLOURS[0], label="validation AUC")
         best = int(np.nanargmax(val_auc))
         label = f"best: {val_auc[best]:.3f}, epoch {epoch[best]}"

@@ -150,6 +150,10 @@ def test_best_epoch_is_marked_and_validation_may_be_missing():
     assert "best: 0.900, epoch 2" in labels
     without = plots.learning_curves(history.assign(val_auc=np.nan))
     assert legend(without) == ["training loss"]
+    both = plots.learning_curves(history.assign(val_seen=0.7, val_unseen=0.6))
+    assert {"people in training", "people of its own"} < set(legend(both))
+    one = plots.learning_curves(history.assign(val_seen=0.7, val_unseen=np.nan))
+    assert legend(one) == labels
 
 
 def test_sheets_show_every_photo():

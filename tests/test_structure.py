@@ -19,8 +19,8 @@ FLOORS = {
         "fetching duplicates examining cleaning series grouping splitting split_folders"
     ),
     "packs": (
-        "alignment graphs pack_files sessions pack as_shipped faces same_picture second_pass choice leaks "
-        "export forms"
+        "alignment graphs pack_files sessions detecting pack as_shipped faces same_picture second_pass "
+        "choice leaks export forms"
     ),
     "evaluation": (
         "ranks counting pairs score_files score_norm hardest people intervals curves support operating_point "
@@ -28,10 +28,10 @@ FLOORS = {
         "recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes recognisability losses loading "
+        "weights network recipes degradation embedding hints recognisability probes losses loading "
         "stepping finetuning interpolation maps fusion"
     ),
-    " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer",
+    " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer chooser",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }
@@ -92,7 +92,7 @@ def test_files_and_functions_can_be_read_in_one_sitting():
     [
         (
             "insightface",
-            {"packs.pack_files", "packs.sessions", "packs.pack", "packs.as_shipped"},
+            {"packs.pack_files", "packs.sessions", "packs.detecting", "packs.pack", "packs.as_shipped"},
         ),
         ("matplotlib", {"canvas", "plots"}),
         ("onnxruntime", {"packs.sessions", "packs.pack", "packs.graphs", "packs.export", "networks.network"}),

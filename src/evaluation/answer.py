@@ -11,9 +11,10 @@ import pandas as pd
 from src import artifacts
 from src.evaluation import open_set, verification
 from src.evaluation.comparisons import stratum
+from src.evaluation.intervals import bounded
 from src.evaluation.pairs import ACROSS, Results
 from src.evaluation.recommendation import Recommendation
-from src.evaluation.verdict import bounded, by_model
+from src.evaluation.verdict import by_model
 from src.limits import NotPossible
 
 FILE = "verdict.md"

@@ -11,6 +11,9 @@ that one person who is harder than the others would change them by a multiple. T
 `benchmarks/coverage.py` shows what they cost.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import special, stats
@@ -352,3 +355,18 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     """A root [2, 2] of a covariance that may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))
+
+
+# ---------------------------------------------------------------- in words
+
+
+def bounded(row: Mapping[Any, Any], measure: str, form: str = ".3f", missing: str = "–") -> str:
+    """A measure and its interval, where it has one: "0.912 [0.873, 0.940]", or "3.1% [1.0, 8.2]".
+
+    row: with `measure`, and perhaps `<measure>_low` and `_high`. form: of a number. NaN gives `missing`.
+    """
+    value, low, high = (row.get(f"{measure}{end}", np.nan) for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return missing
+    bounds = "" if pd.isna(low) or pd.isna(high) else f" [{low:{form}}, {high:{form}}]".replace("%", "")
+    return f"{value:{form}}{bounds}"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation.comparisons import stratum
+from src.evaluation.intervals import bounded
 from src.evaluation.pairs import ACROSS
 
 _TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
@@ -213,9 +214,3 @@ def _at_threshold(row: _Row, model: str) -> str:
         f"{row['target_far']:.2%}, {model} accepts {bounded(row, 'tar', '.2%')} of genuine and "
         f"{bounded(row, 'far', '.2%')} of impostor pairs."
     )
-
-
-def bounded(row: _Row, measure: str, form: str = ".3f") -> str:
-    """A measure and its interval, where it has one: "0.912 [0.873, 0.940]"."""
-    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else "")

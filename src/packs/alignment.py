@@ -12,6 +12,7 @@ TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     np.float32,
 )
+CENTRED = TEMPLATE - TEMPLATE.mean(axis=0)  # around its middle, so that it does not matter where a face lies
 
 
 def align(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

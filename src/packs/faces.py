@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from src import artifacts, devices
-from src.packs.alignment import LANDMARKS, SIDE, TEMPLATE, align
+from src.packs.alignment import CENTRED, LANDMARKS, SIDE, align
 from src.photos import decoding
 from src.photos.paths import open_path
 
@@ -65,7 +65,7 @@ class Attempt:
 ATTEMPTS = (
     Attempt("160", 160),
     Attempt("128", 128),
-    Attempt("padded 256", 256, margin=0.5),
+    Attempt("padded 192", 192, margin=0.25),
     Attempt("320", 320),
     Attempt("as shipped", None, beyond=320),
     Attempt("1280", 1280, beyond=640),
@@ -303,7 +303,7 @@ def _look(photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt]) -> _Fi
             continue
         boxes, landmarks = _detect(photo, pack, attempt)
         counts = boxes[:, 4] >= THRESHOLD
-        if not counts.any():
+        if len(boxes) and not counts.any():
             plausible = _plausible(boxes, landmarks, photo.shape)
             counts = plausible & (_overlap(boxes, weak) >= 0.4).any(axis=1)
             weak = np.concatenate([weak, boxes[plausible]])
@@ -337,9 +337,8 @@ def _plausible(boxes: np.ndarray, landmarks: np.ndarray, shape: tuple[int, ...])
 
 def _angles(landmarks: np.ndarray) -> np.ndarray:
     """By how many degrees faces `[n, 5, 2]` must be turned clockwise to stand, -180 to 180. `[n]`"""
-    x, y = np.moveaxis(landmarks - landmarks.mean(axis=1, keepdims=True), 2, 0)
-    u, v = (TEMPLATE - TEMPLATE.mean(axis=0)).T
-    return np.degrees(np.arctan2((x * v - y * u).sum(axis=1), (x * u + y * v).sum(axis=1)))
+    x, y, (u, v) = landmarks[..., 0], landmarks[..., 1], CENTRED.T
+    return np.degrees(np.arctan2(x @ v - y @ u, x @ u + y @ v))
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
@@ -400,7 +399,7 @@ def _stand(
     attempts = [first]  # most faces are found best in it, small ones only in the one that found them
     if finds is not None and finds.score >= THRESHOLD and finds.attempt != first:
         attempts.append(finds.attempt)
-    degrees_to_try = _turns(photo, finds, pack)
+    degrees_to_try = _turns(photo, finds, pack, first)
     for attempt in attempts:
         for degrees in degrees_to_try:
             standing = _turn(photo, degrees)
@@ -416,7 +415,7 @@ def _stand(
     return best, turned
 
 
-def _turns(photo: np.ndarray, finds: _Finds | None, pack: Detector) -> list[int]:
+def _turns(photo: np.ndarray, finds: _Finds | None, pack: Detector, first: Attempt) -> list[int]:
     """By how many degrees the photo should be turned to see whether its likeliest face stands better then."""
     turns = [180, 90, 270]
     if finds is not None:
@@ -425,7 +424,9 @@ def _turns(photo: np.ndarray, finds: _Finds | None, pack: Detector) -> list[int]
             return turns
         eyes, mouth = (float(np.linalg.norm(b - a)) for a, b in (points[:2], points[3:]))
         upside_down_below = min(UPSIDE_DOWN_BELOW, 0.7 + (mouth / max(eyes, 1e-6) - NARROW_MOUTH) / 2)
-        turns = [d for d in turns if finds.score < (upside_down_below if d == 180 else LYING_BELOW)]
+        # Faces that fill the frame are found first of all: what is seen only later is less sure to be one.
+        lying_below = LYING_BELOW if finds.attempt == first else TURNED_ELSEWHERE
+        turns = [d for d in turns if finds.score < (upside_down_below if d == 180 else lying_below)]
     return _may_stand(photo, finds, turns, pack)
 
 
@@ -441,8 +442,7 @@ def _better(
 
     before: the photo's shape before it was turned, by these degrees, and `finds` what was found in it.
     """
-    score, angles = boxes[:, 4], _angles(landmarks)
-    plausible = _plausible(boxes, landmarks, shape)
+    score, angles, plausible = boxes[:, 4], _angles(landmarks), _plausible(boxes, landmarks, shape)
     if finds is None:
         return plausible
     corners = _turn_points(finds.boxes[0, :4].reshape(2, 2), before, degrees)

@@ -23,7 +23,7 @@ from insightface.app.face_analysis import DEFAULT_DET_SIZES
 from insightface.model_zoo import SCRFD, ArcFaceONNX, model_zoo
 from insightface.model_zoo.package_manifest import has_model_package_manifest
 
-from src.packs import graphs, pack_files, sessions
+from src.packs import detecting, graphs, pack_files, sessions
 from src.packs.alignment import SIDE
 
 T = TypeVar("T")
@@ -86,12 +86,12 @@ class Pack:
         right, bottom, score), and landmarks, float32 `[n, 5, 2]` (x and y of the eye on the image's left, the
         other eye, the nose, the mouth's corners), in pixels of the photo, best score first.
         """
+        if size is not None and self.resizable is not None:
+            canvas = _canvas(photo.shape, size) if self.providers[0] == sessions.CPU else (size, size)
+            return detecting.detect(self.resizable, photo, canvas, threshold)
         bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
         if size is None:
             return self.detector.detect(bgr, det_thresh=threshold)
-        if self.resizable is not None:
-            canvas = _canvas(bgr.shape, size) if self.providers[0] == sessions.CPU else (size, size)
-            return self.resizable.detect(bgr, input_size=canvas, det_thresh=threshold)
         # The one canvas there is takes the photo at the same scale: the same to the detector, if slower.
         canvas = self.detector.static_input_size[0]
         scale = min(size, canvas) / max(bgr.shape[:2])

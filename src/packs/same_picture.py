@@ -290,6 +290,8 @@ class _Search:
     templates: list[tuple[float, np.ndarray]]  # scale, pixels
     middle: np.ndarray  # [2]: the templates' from the picture's, x and y in px of the coarse grid
     field: np.ndarray  # with a border
+    turn: np.ndarray  # [2, 2]: from the photo as it stands to its crop
+    back: np.ndarray  # and back
 
 
 class Finder:
@@ -307,7 +309,6 @@ class Finder:
         Interface 1995). One place for each scale.
         """
         here, there = self._of(self.first, self._one, one), self._of(self.second, self._other, other)
-        turn, back = _turn(self.second, other), np.linalg.inv(_turn(self.first, one))
         found = []
         for scale, template in here.templates:
             scores = cv2.matchTemplate(there.field, template, cv2.TM_CCOEFF_NORMED)
@@ -316,8 +317,10 @@ class Finder:
                 continue
             sides = template.shape
             place = np.array([x + (sides[1] - 1) / 2, y + (sides[0] - 1) / 2]) - _PAD - (COARSE - 1) / 2
-            shift = turn @ (place - scale * here.middle) * (GRID / COARSE)
-            found.append((score, np.column_stack([scale * turn @ back, shift]).astype(np.float32)))
+            move = np.empty((2, 3), np.float32)
+            move[:, :2] = scale * there.turn @ here.back
+            move[:, 2] = there.turn @ (place - scale * here.middle) * (GRID / COARSE)
+            found.append((score, move))
         return found
 
     @staticmethod
@@ -360,4 +363,4 @@ def _prepared(pictures: Pictures, row: int) -> _Search:
                 (float(scale), cv2.resize(picture[top:bottom, left:right], sides, interpolation=how_sized))
             )
     field = cv2.copyMakeBorder(picture, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_REPLICATE)
-    return _Search(templates, middle, field)
+    return _Search(templates, middle, field, move, np.linalg.inv(move))

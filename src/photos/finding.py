@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from src.photos import layouts, patterns, tables
 from src.photos.layouts import Unclear
 from src.photos.paths import is_system_file, open_path, place, root, to_disk, to_text
-from src.photos.remarks import quality_of
+from src.photos.remarks import counted, is_photo, normal, quality_of
 
 __all__ = [
     "FoundFile", "Unclear", "describe", "find", "is_system_file", "open_path", "place", "quality_of", "root",
@@ -171,7 +171,30 @@ def _in_table(file: Path) -> tuple[pd.DataFrame, list[str]]:
         found = tables.on_disk(path, file)
         rows.append((*_file(path, str(found), found.stat()), identity, quality or "unknown", group, split))
     columns = [*FoundFile._fields, "identity", "quality", "given_group", "given_split"]
-    return pd.DataFrame(rows, columns=columns), [tables.describe(entries, file)]
+    lines, beside = [tables.describe(entries, file)], _unlisted(file, [entry.path for entry in entries])
+    if beside:
+        lines.append(f"Not listed, so not used: {counted(beside, 'file')}, such as {min(beside)!r}.")
+    return pd.DataFrame(rows, columns=columns), lines
+
+
+def _unlisted(file: Path, listed: list[str]) -> list[str]:
+    """Paths of other files with names as photos have, where the listed ones lie: in the table's folder, or in
+    the one folder there that holds them all."""
+    below = [path for path in listed if not Path(path).is_absolute() and not path.startswith("../")]
+    if not below:
+        return []
+    folders_used = {path.partition("/")[0] if "/" in path else "" for path in below}
+    top = file.parent / to_disk(folders_used.pop() if len(folders_used) == 1 else "")
+    known = {normal(path).casefold() for path in below}  # as some file systems compare names
+    found = []
+    for folder, folders, names in os.walk(top):
+        if Path(folder) != top and not _MARKS.isdisjoint(names):
+            folders.clear()  # the results of an earlier run
+            continue
+        folders[:] = [name for name in folders if not is_system_file(name)]
+        paths = [(Path(folder) / name).relative_to(file.parent).as_posix() for name in names]
+        found += [to_text(path) for path in paths if is_photo(path) and not is_system_file(Path(path).name)]
+    return [path for path in found if normal(path).casefold() not in known]
 
 
 def _file(path: str, place_on_disk: str, status: os.stat_result) -> FoundFile:

@@ -261,6 +261,14 @@ def test_what_surely_stands_is_looked_at_once():
     assert find_face(painted(0), pack)[0]["turned"] == 0 and len(pack.asked) == 1
 
 
+@pytest.mark.parametrize(("size", "turns"), [(160, 1), (320, 3)])
+def test_what_only_a_late_attempt_finds_is_looked_at_lying_too_where_it_is_not_surer(size, turns):
+    """Below 0.8 all that may be upside down is; the turned photos are looked at side by side, 64 px each."""
+    pack = FakePack({size: [(160, 120, 100, 0.68)]})
+    assert find_face(photo(), pack)[0]["turned"] == 0
+    assert pack.asked[-1][::2] == (64 * turns, (64, 64 * turns, 3))
+
+
 @pytest.mark.parametrize("turned", [0.55, 0.7, 0.74])
 def test_an_unsure_face_stays_as_it_is_unless_it_is_surer_turned(turned):
     pack = PaintedPack("standing", upright=0.7, turned=turned)  # in a photo that is not turned

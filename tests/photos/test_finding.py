@@ -195,8 +195,31 @@ def test_a_table_has_the_columns_of_a_folder(tmp_path):
     )
     assert finding.open_path(table, images["path"][0]).read_bytes() == b"a/1.jpg"
     assert finding.describe(images).startswith("who.csv lists 2 photos of 1 person")
+    assert finding.describe(images).endswith(
+        "\nNot listed, so not used: 1 file, such as 'photos/not listed.jpg'."
+    )
     with pytest.raises(ValueError, match="leave people empty"):
         finding.find(table, people="{identity}/*")
+
+
+def test_photos_that_a_table_does_not_list_are_counted(tmp_path):
+    for name in ("a/1.jpg", "a/2.png", "a/notes.txt", "a/.hidden.jpg", "@eaDir/1.jpg", "b/3.jpg", "c/d/4",
+                 "out/images.parquet.inputs.json", "out/train/5.jpg"):  # fmt: skip
+        write(tmp_path / name)
+    outside = write(tmp_path.parent / "elsewhere" / "6.jpg")
+
+    def said(*paths: str) -> list[str]:
+        lines = ["path,identity", *(f"{path},Anna" for path in paths)]
+        table = write(tmp_path / "who.csv", "\n".join(lines).encode())
+        return finding.describe(finding.find(table)).splitlines()[1:]
+
+    assert said("a/1.jpg", "b/3.jpg", str(outside)) == [
+        "Not listed, so not used: 2 files, such as 'a/2.png'."
+    ]
+    assert said("a/1.jpg") == ["Not listed, so not used: 1 file, such as 'a/2.png'."]
+    assert said("a/1.jpg", "a/2.png", "b/3.jpg", "c/d/4") == []
+    assert said("a/1.jpg", "a/2.png") == [], "other folders beside are not looked at"
+    assert said(str(outside)) == []
 
 
 def bitmaps(folder: Path) -> tuple[Path, Path]:
