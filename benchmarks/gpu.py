@@ -37,7 +37,7 @@ from torchvision.datasets import ImageFolder
 from tqdm.auto import tqdm
 
 from src import devices
-from src.networks import embedding, finetuning, losses, network, recipes
+from src.networks import embedding, finetuning, loading, losses, network, recipes
 from src.networks.network import FaceNetwork, Origin
 from tests import iresnet
 
@@ -133,8 +133,10 @@ def training(
     """Photos a second of three loops."""
     settings = replace(recipes.recipe(start.origin), batch_size=batch, imprinting=False)
     labels = np.arange(len(crops)) % PEOPLE
-    names, nothing = [f"{i:02d}" for i in range(PEOPLE)], np.empty(0, int)
-    data = finetuning.TrainingData(crops, np.arange(len(crops)), labels, names, None, nothing, nothing)
+    names = [f"{i:02d}" for i in range(PEOPLE)]
+    data = loading.TrainingData(
+        crops, np.arange(len(crops)), labels, names, None, pd.DataFrame({"identity": [], "split": []})
+    )
     side = f"{name}, {start.origin.input_size} px"
     learner = finetuning.Learner(start, data, settings, losses.cosface)
     rows: list[Row] = []
@@ -159,9 +161,9 @@ def training(
     return rows
 
 
-def epochs(learner: finetuning.Learner, data: finetuning.TrainingData) -> Callable[[], Any]:
+def epochs(learner: finetuning.Learner, data: loading.TrainingData) -> Callable[[], Any]:
     """Steps of our loop, four at a time, as between two averages of the weights."""
-    batches, done = finetuning._batches(data, learner.settings), iter(range(10**9))
+    batches, done = loading.batches_of(data, learner.settings), iter(range(10**9))
 
     def four() -> int:
         finetuning._epoch(learner, data, batches, next(done), 4, tqdm(disable=True))

@@ -30,20 +30,26 @@ from src.photos.formats import UnusableImage
 from src.photos.paths import open_path
 
 MOST = 3  # of the closest people are told
-_KNOWN, _NOBODY, _UNDECIDED = (30, 140, 60), (200, 40, 40), (60, 90, 200)  # colours of boxes, RGB
+# colours of boxes, RGB
+_KNOWN, _NOBODY, _UNDECIDED, _POOR = (30, 140, 60), (200, 40, 40), (60, 90, 200), (110, 110, 110)
 
 
 class Tool(NamedTuple):
-    """A pack, and from which score on a face is somebody's; None where no threshold was calibrated."""
+    """A pack, and from which score on a face is somebody's; None where no threshold was calibrated.
+
+    Where embeddings carry a score of how much a face shows as their length, `limit` is the length below which
+    it is too poor to tell, and templates weigh photos by it; else None.
+    """
 
     pack: Pack
     threshold: float | None
     chosen: str  # how, to be told
     known: int  # with how many people known; 0 where it does not depend on it
+    limit: float | None = None
 
 
 class Gallery(NamedTuple):
-    """The people one knows; row i of `templates` [K, D], of unit length, is the mean of one's embeddings."""
+    """The people one knows; row i of `templates` [K, D] is the mean of one's embeddings, made a unit row."""
 
     people: tuple[str, ...]
     templates: np.ndarray
@@ -56,6 +62,8 @@ class Face:
     box: tuple[float, float, float, float]
     closest: tuple[tuple[str, float], ...]
     known: bool | None  # whether the closest is near enough; None where there is no threshold
+    length: float = np.nan  # of the embedding
+    poor: bool = False  # whether the face shows too little to tell: then nobody is told to be on it
 
 
 def load(folder: Path | str) -> Tool:
@@ -67,37 +75,42 @@ def load(folder: Path | str) -> Tool:
     loaded = packs.load(folder)
     file = loaded.folder / THRESHOLDS
     kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    limit = (kept.get("too_poor") or {}).get("length")
     if people := kept.get("people"):
         chosen = f"at most {people['target_fpir']:.0%} of strangers' photos taken for somebody, on val"
-        return Tool(loaded, people["threshold"], chosen, kept["known"])
+        return Tool(loaded, people["threshold"], chosen, kept["known"], limit)
     if pairs := kept.get("pairs"):
         chosen = f"a false accept rate of {pairs['target_far']:.1%} between two photos, on val"
-        return Tool(loaded, pairs["threshold"], chosen, 0)
-    return Tool(loaded, None, "", 0)
+        return Tool(loaded, pairs["threshold"], chosen, 0, limit)
+    return Tool(loaded, None, "", 0, limit)
 
 
 # ---------------------------------------------------------------- the people one knows
 
 
 def gallery_of(embeddings: np.ndarray, faces: pd.DataFrame, split: str = "train") -> Gallery:
-    """The people of a split, by embeddings [N, D], unit rows, of faces (`identity`, `split`), row by row.
+    """The people of a split, by embeddings [N, D] of faces (`identity`, `split`), row by row.
 
-    Raises NotPossible where nobody is in the split, or has an embedding.
+    A longer embedding counts for more in a person's mean. Raises NotPossible where nobody is in the split, or
+    has an embedding.
     """
     rows = (faces["split"] == split).to_numpy() & np.isfinite(embeddings[:, 0])
     return Gallery(*_templates(np.array(embeddings[rows]), faces["identity"].to_numpy()[rows]))
 
 
-def gallery(folder: Path | str, pack: Pack, keep: Path) -> Gallery:
+def gallery(folder: Path | str, tool: Tool, keep: Path) -> Gallery:
     """The people of a folder of photos, laid out as a dataset: a folder per person, or as `finding` says.
 
     Photos are cleaned, and faces found and chosen, as those of the dataset were; embeddings stay in `keep`,
-    and are computed again only where photos or pack have changed. Who has no photo with a face is left out,
-    which is printed. Raises as `finding.find` does, and NotPossible where nobody has one.
+    and are computed again only where photos or pack have changed. Where embeddings carry a score, a photo
+    counts for as much as it shows. Who has no photo with a face is left out, which is printed. Raises as
+    `finding.find` does, and NotPossible where nobody has one.
     """
     images = artifacts.cached(keep / "clean.parquet", cleaning.clean, finding.find(folder), Path(folder))
     stored = (keep / "faces.parquet", keep / "embeddings.npy")
-    found, embeddings = artifacts.cached(stored, _of_photos, images, Path(folder), pack)
+    found, embeddings = artifacts.cached(
+        stored, _of_photos, images, Path(folder), tool.pack, tool.limit is None
+    )
     lost = sorted(set(images["identity"]) - set(found["identity"]) - {""})
     if lost:
         print(
@@ -108,13 +121,13 @@ def gallery(folder: Path | str, pack: Pack, keep: Path) -> Gallery:
 
 @artifacts.uses(images=("path", "sha256", "status", "identity", "group"))
 def _of_photos(
-    images: pd.DataFrame, folder: Path, pack: Pack, *, workspace: Path
+    images: pd.DataFrame, folder: Path, pack: Pack, unit: bool, *, workspace: Path
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Whose each photo with a face is, and what the pack gives for it, unit rows [N, D]."""
+    """Whose each photo with a face is, and what the pack gives for it, rows [N, D], perhaps unit ones."""
     together = images.assign(split="gallery")
     candidates, crops = face_finding.every_face(together, folder, pack, workspace=workspace)
-    embeddings = embed(crops, pack)
-    found, _ = choice.choose(candidates, crops, embeddings, together)
+    embeddings = embed(crops, pack, unit=unit)
+    found, _ = choice.choose(candidates, crops, unit_rows(embeddings), together)
     seen = (found["found"] != WHOLE).to_numpy()
     usable = together[together["status"] == "ok"].reset_index(drop=True)
     return usable.loc[seen, ["path", "identity"]].reset_index(drop=True), embeddings[found["candidate"][seen]]
@@ -141,18 +154,21 @@ def ask(photo: Path | str, tool: Tool, known: Gallery, most: int = MOST) -> list
     found = [row for row in face_finding.find_faces(read(photo), tool.pack) if row[0]["found"] != WHOLE]
     if not found:
         return []
-    vectors = embed(np.stack([crop for _, crop in found]), tool.pack)
+    vectors = embed(np.stack([crop for _, crop in found]), tool.pack, unit=False)
+    lengths, vectors = np.linalg.norm(vectors, axis=1), unit_rows(vectors)
     if vectors.shape[1] != known.templates.shape[1]:
         raise ValueError(
             f"the people known have embeddings of {known.templates.shape[1]} numbers, and the pack gives "
             f"{vectors.shape[1]}: embed them again with this pack"
         )
     answers = []
-    for (row, _), scores in zip(found, vectors @ known.templates.T, strict=True):
+    for (row, _), scores, length in zip(found, vectors @ known.templates.T, lengths.tolist(), strict=True):
         best = np.argsort(-scores)[:most]
         closest = tuple((known.people[person], float(scores[person])) for person in best)
         near = None if tool.threshold is None else closest[0][1] >= tool.threshold
-        answers.append(Face((row["left"], row["top"], row["right"], row["bottom"]), closest, near))
+        poor = tool.limit is not None and length < tool.limit
+        box = (row["left"], row["top"], row["right"], row["bottom"])
+        answers.append(Face(box, closest, near, length, poor))
     return answers
 
 
@@ -182,14 +198,17 @@ def in_words(
     for number, face in enumerate(answers, 1):
         name, score = face.closest[0]
         where = f"Face {number}: " if len(answers) > 1 else ""
-        if face.known is None:
+        if face.poor:
+            said = f"**too poor to tell**: the face shows too little (length {face.length:.2f}, "
+            said += f"{tool.limit:g} is needed); a larger or sharper photo would do"
+        elif face.known is None:
             said = f"closest is **{name}** ({score:.3f}); this pack has no calibrated threshold to decide by"
         elif face.known:
             said = f"**{name}** ({_against(score, tool.threshold)})"
         else:
             said = f"**nobody known**: the closest, {name}, is not close enough "
             said += f"({_against(score, tool.threshold)})"
-        others = ", ".join(f"{other} {value:.3f}" for other, value in face.closest[1:])
+        others = ", ".join(f"{other} {value:.3f}" for other, value in face.closest[1:] if not face.poor)
         lines.append(f"- {where}{said}." + (f" Then: {others}." if others else ""))
     if tool.threshold is not None:
         among = f" with the {tool.known} people in training" if tool.known else ""
@@ -209,7 +228,10 @@ def _against(score: float, threshold: float | None) -> str:
 
 
 def drawn(photo: np.ndarray, answers: Sequence[Face]) -> Image.Image:
-    """The photo, uint8 [H, W, 3] RGB, with each face's box and answer; green: known, red: nobody known."""
+    """The photo, uint8 [H, W, 3] RGB, with each face's box and answer.
+
+    Green: known, red: nobody known, grey: too poor to tell, blue: no threshold to decide by.
+    """
     image = Image.fromarray(photo)
     if max(image.size) < 480:  # a label would cover a small photo
         scale = 480 / max(image.size)
@@ -222,6 +244,8 @@ def drawn(photo: np.ndarray, answers: Sequence[Face]) -> Image.Image:
         name, score = face.closest[0]
         colour = _UNDECIDED if face.known is None else _KNOWN if face.known else _NOBODY
         text = "nobody known" if face.known is False else f"{name} {score:.2f}"
+        if face.poor:
+            colour, text = _POOR, "too poor to tell"
         text = f"{number}: {text}" if len(answers) > 1 else text
         left, top, right, bottom = (scale * side for side in face.box)
         draw.rectangle((left, top, right, bottom), outline=colour, width=line)
@@ -277,7 +301,7 @@ def main(arguments: Sequence[str]) -> None:
     beside = tool.pack.folder.parent
     digest = hashlib.sha256(str(given.gallery.resolve()).encode()).hexdigest()[:8]
     kept = re.sub(r"[^\w-]+", "-", given.gallery.name) + f"-{digest}"
-    known = gallery(given.gallery, tool.pack, beside / "galleries" / kept)
+    known = gallery(given.gallery, tool, beside / "galleries" / kept)
     answers = ask(given.photo, tool, known, max(1, given.most))
     print(in_words(answers, tool, known).replace("**", ""))
     out = given.out or beside / "identified" / f"{given.photo.stem}.png"

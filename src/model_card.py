@@ -16,9 +16,12 @@ import torch
 
 from src import artifacts
 from src.evaluation import open_set
+from src.evaluation.intervals import bounded
+from src.evaluation.pairs import ACROSS
 from src.limits import NotPossible
 from src.models import Model
 from src.networks.network import FaceNetwork
+from src.networks.recognisability import KEPT_OUT
 from src.packs.export import CARD, RECOGNISER, THRESHOLDS
 
 _PACKAGES = (
@@ -35,6 +38,7 @@ _TEMPLATES = ("PLDA", "PosteriorFusion", "Posterior", "OpenSet")  # maps that ho
 _TESTS = {
     "test_seen": "new photos of people in training",
     "test_unseen": "people who are not in training",
+    ACROSS: "one photo of somebody in training, the other of somebody who is not",
 }
 _USE = """```python
 import cv2
@@ -61,6 +65,7 @@ class Results:
     rates: pd.DataFrame  # of verification.at_thresholds
     held: pd.DataFrame | NotPossible  # of open_set.measure
     target_fpir: float  # for which the second threshold of `held` was chosen
+    too_poor: str | NotPossible  # how many photos are too poor to tell, or why embeddings carry no such score
 
 
 def write(
@@ -112,8 +117,9 @@ def thresholds(model: Model, name: str, faces: pd.DataFrame, results: Results) -
     """What `identify` needs to decide.
 
     `pairs`: the threshold of two photos, None or as {threshold, target_far}. `people`: that of one photo
-    against everybody known, by the mean of each person's unit embeddings, None or {threshold, target_fpir}.
-    `known`: how many people it was chosen with.
+    against everybody known, by the mean of each person's embeddings, None or {threshold, target_fpir}.
+    `known`: how many people it was chosen with. `too_poor`: the length below which an embedding shows too
+    little, None or as {length, smears_below}. Templates then are means of embeddings as long as they come.
     """
     rates, held = results.rates, results.held
     pairs = people = None
@@ -131,6 +137,9 @@ def thresholds(model: Model, name: str, faces: pd.DataFrame, results: Results) -
         "known": int(faces["identity"][faces["split"] == "train"].nunique()),
         "pairs": pairs,
         "people": people,
+        "too_poor": None
+        if isinstance(results.too_poor, NotPossible)
+        else {"length": 1.0, "smears_below": KEPT_OUT},
     }
 
 
@@ -188,8 +197,8 @@ def _measured(results: Results, name: str, base: str) -> str:
             & (report["test"] == row["test"])
             & (report["quality"] == row["quality"])
         ]
-        baseline = [_bounded(same.iloc[0], "auc") if len(same) else ""] * len(compared)
-        values = (_bounded(row, "auc"), *baseline, _bounded(row, "eer"), f"{row['fte']:.1%}")
+        baseline = [bounded(same.iloc[0], "auc") if len(same) else ""] * len(compared)
+        values = (bounded(row, "auc"), *baseline, bounded(row, "eer"), f"{row['fte']:.1%}")
         rows.append([row["test"], row["quality"], f"{row['genuine_people']:.0f}", *values])
     if len(rows) == 1:
         return "There are no test pairs of both kinds: nothing was measured."
@@ -203,13 +212,15 @@ def _decisions(known: dict[str, Any], results: Results) -> str:
     else:
         at = results.rates[results.rates["quality"] == "all"].to_dict("records")
         held = "; ".join(
-            f"{row['test']} FAR {_bounded(row, 'far', '.2%')}, TAR {_bounded(row, 'tar', '.2%')}"
+            f"{row['test']}, from {_score(row['threshold'])} on, FAR {bounded(row, 'far', '.2%')}, "
+            f"TAR {bounded(row, 'tar', '.2%')}"
             for row in at
         )
         pairs = known["pairs"]
         parts = [
             f"Two photos: the same person from a cosine of **{_score(pairs['threshold'])}** on, chosen on "
-            f"val for a FAR of {pairs['target_far']:.2%}. On the tests: {held}."
+            f"val for a FAR of {pairs['target_far']:.2%}. On the tests, each with the threshold from val's "
+            f"pairs of its kind: {held}."
         ]
     if known["people"] is None:
         parts.append(
@@ -218,12 +229,26 @@ def _decisions(known: dict[str, Any], results: Results) -> str:
     else:
         people = known["people"]
         parts.append(
-            f"One photo against everybody known (the mean of each person's unit embeddings): somebody from "
+            f"One photo against everybody known ({_mean(known)}): somebody from "
             f"**{_score(people['threshold'])}** on, chosen on val with {known['known']} known people so that "
             f"at most {people['target_fpir']:.0%} of each kind of probe of nobody known is taken for one of "
             "them. With more people known, more strangers are taken for one."
         )
+    if isinstance(results.too_poor, NotPossible):
+        parts.append(f"Too poor to tell: {results.too_poor}. The length of an embedding says nothing.")
+    else:
+        parts.append(
+            "Too poor to tell: whatever the scores, an embedding shorter than "
+            f"**{known['too_poor']['length']:g}** (`face.embedding_norm`), as {KEPT_OUT:.0%} of val's smears "
+            f"are. {results.too_poor}"
+        )
     return "\n\n".join(parts)
+
+
+def _mean(known: dict[str, Any]) -> str:
+    if known["too_poor"] is None:
+        return "the mean of each person's unit embeddings"
+    return "the mean of each person's embeddings as they come, so that photos weigh as much as they show"
 
 
 def _strangers(held: pd.DataFrame | NotPossible) -> str:
@@ -231,7 +256,7 @@ def _strangers(held: pd.DataFrame | NotPossible) -> str:
         return f"Not tested: {held}." if isinstance(held, NotPossible) else "Not tested."
     rows = [["threshold", "photos of", "how many", "taken for somebody known, or found"]]
     for row in held.to_dict("records"):
-        share = _bounded(row | {"rate_low": row["low"], "rate_high": row["high"]}, "rate", ".1%")
+        share = bounded(row | {"rate_low": row["low"], "rate_high": row["high"]}, "rate", ".1%")
         rows.append([f"{_score(row['threshold'])} ({row['rule']})", row["kind"], f"{row['photos']}", share])
     note = "" if pd.isna(held["note"].iloc[0]) else str(held["note"].iloc[0])  # a .csv has no ""
     return _table(rows) + (f"\n\n{note[0].upper()}{note[1:]}." if note else "")
@@ -290,13 +315,6 @@ def _files(folder: Path) -> str:
 def _score(value: float) -> str:
     """A threshold; of models that are sure of everything, to more digits."""
     return f"{value:.4f}" if value < 0.9995 else f"{value:.7f}"
-
-
-def _bounded(row: Any, measure: str, form: str = ".3f") -> str:
-    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-    if not np.isfinite(value):
-        return "-"
-    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else "")
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -8,9 +8,10 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 from src import artifacts, devices
 from src.artifacts import cached, uses
 from src.evaluation import verdict, verification
-from src.limits import NotPossible
-from src.networks import finetuning, interpolation, maps, network, weights
+from src.limits import NotPossible, attempt
+from src.networks import finetuning, fusion, interpolation, maps, network, recognisability, weights
 from src.networks.embedding import embed
 from src.networks.finetuning import Settings
+from src.networks.loading import Nobody
 from src.networks.losses import MakeLoss, cosface
 from src.networks.network import FaceNetwork
+from src.networks.recognisability import Recognisability
 
 if TYPE_CHECKING:
     from src.packs.pack import Pack  # training must not need InsightFace
@@ -60,15 +63,23 @@ class Model(nn.Module):
         self.map = fitted
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.mapped(self.looks(images))
+
+    def looks(self, images: Tensor) -> list[Tensor]:
+        """What each network gives for images as of `forward`: unit rows [B, D]."""
         embeddings = [F.normalize(part(images).float()) for part in self.networks]
         if self.mirrored:
             images = images.flip(-1)
             mirror = [F.normalize(part(images).float()) for part in self.networks]
             embeddings = [F.normalize(a + b) for a, b in zip(embeddings, mirror, strict=True)]
+        return embeddings
+
+    def mapped(self, looks: list[Tensor]) -> Tensor:
+        """The embeddings, unit rows [B, D], by what the networks give."""
         if self.map is None:
-            return embeddings[0]
-        with torch.autocast(images.device.type, enabled=False):  # maps were fitted in single precision
-            return self.map(*embeddings)
+            return looks[0]
+        with torch.autocast(looks[0].device.type, enabled=False):  # maps were fitted in single precision
+            return self.map(*looks)
 
     @property
     def network(self) -> FaceNetwork:
@@ -108,7 +119,7 @@ def load(folder: Path) -> Model:
     record = json.loads(file.read_text(encoding="utf-8"))
     networks = {name: network.load(folder / _slug(name)) for name in record["networks"]}
     kind = record["map"]
-    fitted = None if kind is None else maps.rebuild(kind, weights.read(folder / MAP_FILE))
+    fitted = None if kind is None else fusion.rebuild(kind, weights.read(folder / MAP_FILE))
     mirrored, note = record.get("mirrored", False), record.get("note", "")
     return Model(record["name"], networks, fitted, mirrored, note).eval()
 
@@ -177,13 +188,21 @@ class Comparison:
         return "" if self.unknown else ", closed list"
 
     def embed(self, model: Model) -> np.ndarray:
-        """A model's embeddings of all crops, float32 [N, D], unit rows.
+        """A model's embeddings of all crops, float32 [N, D], unit rows."""
+        looks = self.looks(model)
+        if model.map is None:
+            return looks[model.names[0]]
+        file = self._place("embeddings", model.name, ".npy")
+        return cached(file, maps.apply, model.map, *looks.values())
+
+    def looks(self, model: Model) -> dict[str, np.ndarray]:
+        """What each network of a model gives for all crops, float32 [N, D], unit rows, by its name.
 
         Each network looks at the crops once, however many models share it. The pack's own recogniser does so
         in ONNX Runtime, which on processors is the faster (in torch, where only torch has a GPU), or has done
         so already, when faces were chosen.
         """
-        given = []
+        given = {}
         for name, part in _networks(model).items():
             file, of_pack = self._place("embeddings", name, ".npy"), name == self.pack.name
             if (
@@ -192,19 +211,43 @@ class Comparison:
                 and "candidate" in self.faces
                 and model.mirrored == MIRRORED
             ):
-                given.append(cached(file, _of_chosen, self.every, self.faces))
+                given[name] = cached(file, _of_chosen, self.every, self.faces)
             else:
                 on_gpu = devices.device().type != "cpu" and self.pack.providers[0] == "CPUExecutionProvider"
                 look = self.pack if of_pack and not on_gpu else part
-                given.append(cached(file, embed, self.crops, look, mirrored=model.mirrored))
-        if model.map is None:
-            return given[0]
-        return cached(self._place("embeddings", model.name, ".npy"), maps.apply, model.map, *given)
+                given[name] = cached(file, embed, self.crops, look, mirrored=model.mirrored)
+        return given
 
-    def rows(self, *models: Model | Missing) -> dict[str, np.ndarray | NotPossible]:
-        """The models' embeddings, or why there are none, by the names of their rows, in this order."""
+    def rows(
+        self,
+        *models: Model | Missing,
+        scores: Mapping[str, Recognisability | NotPossible] = MappingProxyType({}),
+    ) -> dict[str, np.ndarray | NotPossible]:
+        """The models' embeddings, or why there are none, by the names of their rows, in this order.
+
+        With scores, as of `scores`, each embedding is as long as its photo shows much.
+        """
+        found: dict[str, np.ndarray | NotPossible] = {}
+        for model in models:
+            row = self.label + model.name
+            found[row] = model.reason if isinstance(model, Missing) else self.embed(model)
+            if isinstance(model, Model) and isinstance(score := scores.get(row), Recognisability):
+                found[row] = self.embed(model) * score.lengths(self.looks(model))[:, None]
+        return found
+
+    def scores(
+        self, probes: "Comparison", *models: Model | Missing
+    ) -> dict[str, Recognisability | NotPossible]:
+        """How each model tells how much a photo shows, or why it can't, by the names of their rows.
+
+        probes: the same comparison, of the probes of `networks.probes` in the place of crops and faces.
+        """
         return {
-            self.label + model.name: model.reason if isinstance(model, Missing) else self.embed(model)
+            self.label + model.name: model.reason
+            if isinstance(model, Missing)
+            else attempt(
+                recognisability.fit, self.looks(model), probes.looks(model), self.faces, probes.faces
+            )
             for model in models
         }
 
@@ -220,14 +263,16 @@ class Comparison:
         """Whether fine-tuning has helped, judged on "val" alone, and what to try: see `verdict.progress`."""
         if isinstance(model, Missing):
             return f"{self.label}{model.name}: {model.reason}"
-        counts = verification.on_val(self.rows(baseline, model), self.faces)
+        counts = verification.val_for(verification.on_val(self.rows(baseline, model), self.faces), "val")
         report = verification.report({"val": counts}, self.label + baseline.name)
         return verdict.progress(model.history, report)
 
-    def checkpoint(self, name: str, function: Callable[..., Path], *inputs: Any) -> FaceNetwork:
+    def checkpoint(
+        self, name: str, function: Callable[..., Path], *inputs: Any, **options: Any
+    ) -> FaceNetwork:
         """The network that `function` leaves as a checkpoint, kept under `name`; ONNX Runtime makes room."""
         self.pack.release()
-        return network.load(cached(self._place("checkpoints", name), function, *inputs))
+        return network.load(cached(self._place("checkpoints", name), function, *inputs, **options))
 
     def keep(self, model: Model) -> Model:
         """Saves a model; returns it as anybody will load it."""
@@ -310,22 +355,44 @@ def open_set(name: str, comparison: Comparison, base: Model, second: Model, prob
 
     probes: the same comparison, of the probes of `networks.probes` in the place of crops and faces.
     """
-    train = (probes.faces["split"] == "train").to_numpy()
-    if not probes.faces["kind"][train].str.startswith("others").any():
+    if not _shows_others(probes):
         raise NotPossible(
             'it learns from photos of other people: give a folder of some, or "lfw", as `strangers`'
         )
+    train = (probes.faces["split"] == "train").to_numpy()
     nobody = [probes.embed(model)[train] for model in (base, second)]
     return comparison.with_map(name, maps.fit_open_set, base, second, nobody=nobody)
 
 
+def _shows_others(probes: Comparison) -> bool:
+    """Whether probes to learn from show other people."""
+    train = (probes.faces["split"] == "train").to_numpy()
+    return bool(probes.faces["kind"][train].str.startswith("others").any())
+
+
+def _nobody(probes: Comparison | None) -> Nobody | None:
+    """The probes to learn from, where they show other people: from smears alone nobody learns who is not."""
+    if probes is None or not _shows_others(probes):
+        return None
+    train = np.flatnonzero(probes.faces["split"] == "train")
+    return Nobody(np.array(probes.crops[train]), probes.faces["kind"].to_numpy(str)[train])
+
+
 @row("{start.name} as tuned")
 def tuned_pack(
-    name: str, comparison: Comparison, start: Model, settings: Settings = finetuning.PACK
+    name: str,
+    comparison: Comparison,
+    start: Model,
+    settings: Settings = finetuning.PACK,
+    probes: Comparison | None = None,
 ) -> Model:
-    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50."""
+    """The pack's recogniser fine-tuned: it has forgotten some of what it knew. Teaches the ResNet-50.
+
+    probes: as of `open_set`; where they show other people, it learns that there are others, too.
+    """
     inputs = (start.network, comparison.crops, comparison.faces, settings)
-    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs)})
+    nobody = _nobody(probes)
+    return Model(name, {name: comparison.checkpoint(name, finetuning.train, *inputs, nobody=nobody)})
 
 
 @row("{start.name} fine-tuned")
@@ -367,9 +434,11 @@ def fine_tuned_resnet50(
     settings: Settings,
     teacher: Model | None = None,
     loss: MakeLoss = cosface,
+    probes: Comparison | None = None,
 ) -> Model:
     """The study's model: learns from the labels, and from what the teacher gives for the same photos.
 
+    probes: as of `open_set`; where they show other people, it learns that there are others, too.
     From the pack's own recogniser it is what `fine_tuned_pack` makes of it, with the teacher as that tuned.
     """
     if start.network.origin.knows_faces:
@@ -383,7 +452,7 @@ def fine_tuned_resnet50(
     targets = None if teacher is None else comparison.embed(teacher)
     guide = None if teacher is None else teacher.network
     inputs = (start.network, comparison.crops, comparison.faces, settings, targets, loss, guide)
-    trained = comparison.checkpoint(name, finetuning.train, *inputs)
+    trained = comparison.checkpoint(name, finetuning.train, *inputs, nobody=_nobody(probes))
     if (passes := trained.record["settings"]["epochs"]) < settings.epochs:
         print(f"{name}: {passes} passes instead of {settings.epochs}, as each shows many photos")
     if said := finetuning.trials_in_words(trained.record):
@@ -393,5 +462,5 @@ def fine_tuned_resnet50(
 
 @row("ResNet-50 + {base.name}{comparison.closed}")
 def fused(name: str, comparison: Comparison, base: Model, second: Model) -> Model:
-    """Posterior fusion: the second model has a say in who of the people in training a photo shows."""
-    return comparison.with_map(name, maps.fit_fusion, base, second, unknown=comparison.unknown)
+    """Posterior fusion: both say who of the people in training a photo shows, or nobody."""
+    return comparison.with_map(name, fusion.fit_fusion, base, second, unknown=comparison.unknown)

@@ -1,115 +1,39 @@
 """Figures: values in, drawn on an axis, the axis back. Nothing is computed here but positions."""
 
-import functools
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from scipy import stats
 
-Style = dict[str, Any]  # keyword arguments of a drawing function of Matplotlib
+from src.canvas import (
+    COLOURS,
+    HATCHES,
+    MARKERS,
+    SMALL,
+    Style,
+    axes,
+    band,
+    in_percent,
+    legend,
+    legend_below,
+    legend_right,
+    line,
+    notice,
+    or_notice,
+    shortened,
+    styles,
+)
 
-# Okabe and Ito's palette, which the colour-blind can tell apart, then five of Paul Tol's, so that each row of
-# the report has its own; line styles, markers and hatches say the same once more, for print in grey.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-COLOURS = (*OKABE_ITO, "#882255", "#117733", "#999933", "#332288", "#AA4499")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = ("", "////", "....")
 QUALITY = {"high": ("#0072B2", ""), "low": ("#E69F00", "////"), "unknown": ("0.6", "....")}  # colour, hatch
 STRATA = ("all", "high-high", "high-low", "low-low")
 _NO_CURVE = "not possible: a curve over FAR needs more than 30 impostor pairs"
-SMALL = 9  # size of the smaller text, in points
 MANY = 40  # people beyond which their names no longer fit
-
-
-def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.4) -> Axes:
-    """The axis given, or that of a new figure, in the one style of all figures."""
-    if ax is None:
-        ax = plt.subplots(figsize=(width, height), layout="constrained")[1]
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    return ax
-
-
-def _styles(column: pd.Series) -> dict[str, Style]:
-    """The line of each name in a column. Once the colours are used up, they come again with hollow markers.
-
-    A categorical column may hold some of its names only: each keeps the line that it has among all of them.
-    """
-    there = list(column.unique())
-    names = list(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else there
-    styles: dict[str, Style] = {}
-    for name, colour, line in zip(names, cycle(COLOURS), cycle(LINES), strict=False):
-        styles[name] = {"color": colour, "linestyle": line, "linewidth": 1.8}
-    for name, marker in zip(names[len(COLOURS) :], cycle(MARKERS), strict=False):
-        styles[name] |= {"marker": marker, "markersize": 5, "markerfacecolor": "white", "markevery": 0.08}
-    return {name: styles[name] for name in names if name in there}
-
-
-def _legend(ax: Axes, **options: Any) -> None:
-    ax.legend(fontsize=SMALL, frameon=False, handlelength=3.2, **options)
-
-
-def _legend_right(ax: Axes) -> None:
-    """To the right of the axis, where the names of many models take no room from the curves."""
-    _legend(ax, loc="center left", bbox_to_anchor=(1.02, 0.5))
-
-
-def _legend_below(ax: Axes, columns: int, **options: Any) -> None:
-    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **options)
-
-
-def _curve(ax: Axes, x: Any, y: Any, label: str, style: Style) -> None:
-    """A line through the points that there are; its name stands in the legend even where there are none."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    there = np.isfinite(x) & np.isfinite(y)
-    if not there.any():  # Matplotlib can't mark every so much of nothing
-        style = {key: value for key, value in style.items() if key != "markevery"}
-    ax.plot(x[there], y[there], label=label, **style)
-
-
-def _band(ax: Axes, x: pd.Series, value: pd.Series, curve: pd.DataFrame, colour: str) -> None:
-    """The interval from `low` to `high` of a curve of rates; none where a rate is 0 or 1."""
-    inside = value.between(0, 1, "neither")
-    style: Style = {"color": colour, "alpha": 0.13, "linewidth": 0}
-    ax.fill_between(x, curve["low"], curve["high"], where=inside, **style)
-
-
-def _in_percent(axis: Axis) -> None:
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value * 100:g} %"))
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _or_notice(draw: Callable[..., Axes]) -> Callable[..., Axes]:
-    """Draws an axis that says why, where what was to be drawn is the error that stood in its way."""
-
-    @functools.wraps(draw)
-    def drawn(*values: Any, **options: Any) -> Axes:
-        reasons = [value for value in values if isinstance(value, Exception)]
-        return notice(str(reasons[0]), options.get("ax")) if reasons else draw(*values, **options)
-
-    return drawn
-
-
-def notice(text: str, ax: Axes | None = None) -> Axes:
-    """An axis without anything but a sentence."""
-    ax = _axes(ax, 6.4, 1.0)
-    ax.text(0, 0.5, textwrap.fill(text, 90), fontsize=SMALL, va="center")
-    ax.set_axis_off()
-    return ax
 
 
 def each(draw: Callable[..., Axes], table: pd.DataFrame | Exception, folder: Path, **options: Any) -> None:
@@ -153,7 +77,7 @@ def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
     table = pd.crosstab(images["identity"], images["quality"])
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     many = len(table) > MANY
-    ax = _axes(ax, 9.0 if many else max(5.0, 1.5 + 0.3 * len(table)), 3.8)
+    ax = axes(ax, 9.0 if many else max(5.0, 1.5 + 0.3 * len(table)), 3.8)
     bottom = np.zeros(len(table))
     for name, (colour, hatch) in QUALITY.items():
         if name not in table:
@@ -173,14 +97,14 @@ def counts(images: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if many:
         ax.set_xlabel("people, from the most photos to the fewest")
     else:
-        names = [_shortened(str(name), 20) for name in table.index]
+        names = [shortened(str(name), 20) for name in table.index]
         ax.set_xticks(np.arange(len(table)), names, rotation=45, ha="right", fontsize=SMALL)
-    _legend(ax, loc="upper right", ncols=len(QUALITY))
+    legend(ax, loc="upper right", ncols=len(QUALITY))
     ax.set_title(f"{len(images):,} photos of {len(table):,} people", loc="left", fontsize=SMALL + 1)
     return ax
 
 
-@_or_notice
+@or_notice
 def contact_sheet(
     photos: Sequence[np.ndarray],
     titles: Sequence[str] | None = None,
@@ -191,14 +115,14 @@ def contact_sheet(
     if titles is not None and len(titles) != len(photos):
         raise ValueError(f"{len(photos)} photos, but {len(titles)} titles")
     if not len(photos):
-        ax = _axes(ax, 3.0, 0.4)
+        ax = axes(ax, 3.0, 0.4)
         ax.text(0, 0.5, "no photos to show", fontsize=SMALL, va="center")
         ax.set_axis_off()
         return ax
     columns = min(columns, len(photos))
     rows = -(-len(photos) // columns)
     pitch = 1.06 if titles is None else 1.3  # from row to row, in sides of a photo
-    ax = _axes(ax, 0.95 * columns * 1.06, 0.95 * rows * pitch)
+    ax = axes(ax, 0.95 * columns * 1.06, 0.95 * rows * pitch)
     labels = None if titles is None else list(titles)  # a Series would be asked by its labels
     for i, photo in enumerate(photos):
         row, column = divmod(i, columns)
@@ -207,7 +131,7 @@ def contact_sheet(
         ax.imshow(photo, extent=(left, left + width, top + height, top), interpolation="nearest")
         if labels is not None:
             middle = column * 1.06 + 0.5
-            text = _shortened(str(labels[i]), 16)
+            text = shortened(str(labels[i]), 16)
             ax.text(middle, row * pitch - 0.04, text, ha="center", va="bottom", fontsize=6)
     ax.set_xlim(-0.03, columns * 1.06 - 0.03)
     ax.set_ylim(rows * pitch - (pitch - 1) + 0.03, 1 - pitch)
@@ -216,7 +140,7 @@ def contact_sheet(
     return ax
 
 
-@_or_notice
+@or_notice
 def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The crops of pairs as of `verification.hardest`: of one person above, of two people below.
 
@@ -228,7 +152,7 @@ def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None
         raise ValueError("there are no pairs to show")
     columns = int(pairs["kind"].value_counts().max())
     across, down = 2.2, 1.8  # from pair to pair, in sides of a crop
-    ax = _axes(ax, 0.72 * across * columns, 0.72 * down * len(kinds) + 0.1)
+    ax = axes(ax, 0.72 * across * columns, 0.72 * down * len(kinds) + 0.1)
     for row, kind in enumerate(kinds):
         top = row * down
         ax.text(0, top - 0.28, titles[kind], fontsize=SMALL, fontweight="bold", va="bottom")
@@ -239,7 +163,7 @@ def hardest_pairs(crops: np.ndarray, pairs: pd.DataFrame, ax: Axes | None = None
             people = [str(pair["person_a"])]
             if pair["person_b"] != pair["person_a"]:
                 people.append(str(pair["person_b"]))
-            label = " / ".join(_shortened(name, 26 // len(people)) for name in people)
+            label = " / ".join(shortened(name, 26 // len(people)) for name in people)
             ax.text(middle, top - 0.03, label, ha="center", va="bottom", fontsize=6)
             score = f"{pair['score']:.2f}"
             ax.text(middle, top + 1.03, score, ha="center", va="top", fontsize=SMALL - 1)
@@ -256,7 +180,7 @@ def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rates: columns quality, perhaps photos, and one for each detection compared, which gives a bar its name.
     """
     detections = [name for name in rates.columns if name not in ("quality", "photos")]
-    ax = _axes(ax, 5.0, 3.6)
+    ax = axes(ax, 5.0, 3.6)
     width = 0.8 / len(detections)
     for i, name in enumerate(detections):
         middle = np.arange(len(rates)) + (i - (len(detections) - 1) / 2) * width
@@ -269,18 +193,21 @@ def detection(rates: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.grid(visible=False, axis="x")
     ax.set_ylabel("photos with a face found")
-    _in_percent(ax.yaxis)
-    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(detections))
+    in_percent(ax.yaxis)
+    legend(ax, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(detections))
     return ax
 
 
 # ---------------------------------------------------------------- training
 
 
-@_or_notice
+@or_notice
 def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Training loss and validation AUC, the best epoch marked; columns epoch, loss, val_auc."""
-    ax = _axes(ax)
+    """Training loss and validation AUC, the best epoch marked; columns epoch, loss, val_auc.
+
+    Where val asks both of its questions (`val_seen`, `val_unseen`), each has a thin line; their mean chooses.
+    """
+    ax = axes(ax)
     epoch, val_auc = history["epoch"].to_numpy(), history["val_auc"].to_numpy(float)
     lines = ax.plot(epoch, history["loss"], color=COLOURS[1], linestyle="--", label="training loss")
     ax.set_xlabel("epoch")
@@ -289,20 +216,26 @@ def learning_curves(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if np.isfinite(val_auc).any():
         right = ax.twinx()
         right.spines["top"].set_visible(False)
+        parts = {"people in training": "val_seen", "people of its own": "val_unseen"}
+        if set(parts.values()) <= set(history) and history[[*parts.values()]].notna().any().all():
+            for (whose, column), dash in zip(parts.items(), (":", "-."), strict=True):
+                lines += right.plot(
+                    epoch, history[column], dash, color=COLOURS[0], linewidth=0.8, label=whose
+                )
         lines += right.plot(epoch, val_auc, color=COLOURS[0], label="validation AUC")
         best = int(np.nanargmax(val_auc))
         label = f"best: {val_auc[best]:.3f}, epoch {epoch[best]}"
         style: Style = {"marker": "o", "linestyle": "none", "color": COLOURS[0]}
         lines += right.plot(epoch[[best]], val_auc[[best]], label=label, **style)
         right.set_ylabel("validation AUC")
-    _legend_below(ax, len(lines), handles=lines)
+    legend_below(ax, len(lines), handles=lines)
     return ax
 
 
 # ---------------------------------------------------------------- verification
 
 
-@_or_notice
+@or_notice
 def roc(curves: pd.DataFrame, ax: Axes | None = None, banded: Sequence[str] = ()) -> Axes:
     """ROC curves as of `verification.roc` with 95 % bands, FAR on a log axis.
 
@@ -310,16 +243,16 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None, banded: Sequence[str] = ()
     """
     if not curves["far"].min() < 1:
         return notice(_NO_CURVE, ax)
-    ax = _axes(ax, 9.4)
-    for name, style in _styles(curves["model"]).items():
+    ax = axes(ax, 9.4)
+    for name, style in styles(curves["model"]).items():
         curve = curves[curves["model"] == name]
         matters = not banded or name in banded
         style |= {} if matters else {"linewidth": 0.9, "alpha": 0.7}
-        _curve(ax, curve["far"], curve["tar"], f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", style)
+        line(ax, curve["far"], curve["tar"], f"{name}  (AUC {curve['auc'].iloc[0]:.3f})", style)
         if matters:
-            _band(ax, curve["far"], curve["tar"], curve, style["color"])
+            band(ax, curve["far"], curve["tar"], curve, style["color"])
     _far_and_tar(ax, curves["far"].min())
-    _legend_right(ax)
+    legend_right(ax)
     return ax
 
 
@@ -332,11 +265,11 @@ def _far_and_tar(ax: Axes, lowest: float) -> None:
     ax.set_ylim(0, 1.005)
     ax.set_xlabel("FAR: impostor pairs accepted")
     ax.set_ylabel("TAR: genuine pairs accepted")
-    _in_percent(ax.xaxis)
-    _in_percent(ax.yaxis)
+    in_percent(ax.xaxis)
+    in_percent(ax.yaxis)
 
 
-@_or_notice
+@or_notice
 def headline(curves: pd.DataFrame, roles: Mapping[str, str], ax: Axes | None = None) -> Axes:
     """The answer in one figure: ROC curves before and after, of one test set, FAR on a log axis.
 
@@ -345,32 +278,32 @@ def headline(curves: pd.DataFrame, roles: Mapping[str, str], ax: Axes | None = N
     """
     if not curves["far"].min() < 1:
         return notice(_NO_CURVE, ax)
-    ax = _axes(ax, 6.4, 5.2)
-    for name, style in _styles(curves["model"]).items():
+    ax = axes(ax, 6.4, 5.2)
+    for name, style in styles(curves["model"]).items():
         if name not in roles:
             continue
         curve = curves[curves["model"] == name]
         auc, low, high = (float(curve[column].iloc[0]) for column in ("auc", "auc_low", "auc_high"))
         interval = f" [{low:.3f}, {high:.3f}]" if np.isfinite(low + high) else ""
-        label = f"{roles[name]}: {_shortened(name, 44)}\nAUC {auc:.3f}{interval}"
-        _curve(ax, curve["far"], curve["tar"], label, style | {"linewidth": 2.4})
-        _band(ax, curve["far"], curve["tar"], curve, style["color"])
+        label = f"{roles[name]}: {shortened(name, 44)}\nAUC {auc:.3f}{interval}"
+        line(ax, curve["far"], curve["tar"], label, style | {"linewidth": 2.4})
+        band(ax, curve["far"], curve["tar"], curve, style["color"])
     _far_and_tar(ax, curves["far"].min())
-    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.13), labelspacing=0.7)
+    legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.13), labelspacing=0.7)
     quality = str(curves["quality"].iloc[0])
     text = f"{quality} pairs; bands: 95 %, over people\nthe study, on other photos: AUC 0.864, then 0.975"
     ax.text(0.98, 0.03, text, fontsize=SMALL - 1, color="0.35", ha="right", transform=ax.transAxes)
     return ax
 
 
-@_or_notice
+@or_notice
 def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The curves of `roc` as detection error trade-off: FRR by FAR on normal-deviate axes."""
-    ax = _axes(ax, 8.4, 5.4)
+    ax = axes(ax, 8.4, 5.4)
     drawn = curves[(curves["tar"] > 0) & (curves["tar"] < 1) & (curves["far"] < 1)]
-    for name, style in _styles(curves["model"]).items():
+    for name, style in styles(curves["model"]).items():
         curve = drawn[drawn["model"] == name]
-        _curve(ax, stats.norm.ppf(curve["far"]), stats.norm.ppf(1 - curve["tar"]), name, style)
+        line(ax, stats.norm.ppf(curve["far"]), stats.norm.ppf(1 - curve["tar"]), name, style)
     marks = np.array([1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95])
     for axis, set_limits, rates in (
         (ax.xaxis, ax.set_xlim, drawn["far"]),
@@ -382,40 +315,71 @@ def det(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         set_limits(stats.norm.ppf(max(low * 0.8, 5e-5)), stats.norm.ppf(min(max(high, 0.5), 0.97)))
     ax.set_xlabel("FAR: impostor pairs accepted")
     ax.set_ylabel("FRR: genuine pairs rejected")
-    _legend_right(ax)
+    legend_right(ax)
     return ax
 
 
-@_or_notice
-def score_histograms(
-    histogram: pd.DataFrame, threshold: float | None = None, model: str = "", ax: Axes | None = None
-) -> Axes:
+@or_notice
+def score_histograms(histogram: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Densities of a model's genuine and impostor scores, as of `verification.histogram`.
 
-    threshold: the model's, drawn as a line.
+    A column `threshold`, where there is one, is drawn as a line.
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     for name, colour, hatch in (("impostor", COLOURS[1], "////"), ("genuine", COLOURS[0], "")):
         style: Style = {"facecolor": (colour, 0.2), "edgecolor": (colour, 0.45), "linewidth": 0}
         ax.fill_between(histogram["score"], histogram[name], step="mid", hatch=hatch, **style)
         ax.step(histogram["score"], histogram[name], where="mid", color=colour, label=f"{name} pairs")
-    if threshold is not None and np.isfinite(threshold):
+    threshold = float(histogram["threshold"].iloc[0]) if "threshold" in histogram else np.nan
+    if np.isfinite(threshold):
         label = f"threshold {threshold:.3f}"
         ax.axvline(threshold, color="black", linewidth=1.2, linestyle="--", label=label)
     ax.margins(x=0.01)
     ax.set_ylim(0)
-    ax.set_xlabel(f"score{' of ' if model else ''}{model}: cosine of the two embeddings")
+    ax.set_xlabel(f"score of {histogram['model'].iloc[0]}: cosine of the two embeddings")
     ax.set_ylabel("density")
-    _legend(ax)
+    legend(ax)
     return ax
 
 
-@_or_notice
+@or_notice
+def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What log-likelihood ratios say against what is so, by model, as of `calibration.said_and_found`.
+
+    Perfect ones lie on the diagonal. A bin with pairs of one kind only has no finite ratio: it is drawn
+    hollow, at the edge.
+    """
+    ax = axes(ax, 7.4, 4.8)
+    said, found = (table[name].to_numpy(float) for name in ("said", "found"))
+    finite = np.append(said[np.isfinite(said)], found[np.isfinite(found)])
+    edge = 1.1 * max(float(np.abs(finite).max(initial=0)), 1.0)
+    ax.plot([-edge, edge], [-edge, edge], color="0.6", linewidth=1, linestyle=(0, (1, 2)), label="perfect")
+    for (name, style), marker in zip(styles(table["model"]).items(), cycle(MARKERS), strict=False):
+        rows = table[table["model"] == name]
+        x, y = rows["said"].to_numpy(float), rows["found"].to_numpy(float)
+        line(ax, x, y, name, style | {"marker": marker, "markersize": 5})
+        one_kind = np.isinf(y)
+        at_edge: Style = {
+            "color": style["color"],
+            "markerfacecolor": "white",
+            "linestyle": "none",
+            "marker": marker,
+        }
+        ax.plot(x[one_kind], np.sign(y[one_kind]) * edge, clip_on=False, **at_edge)
+    ax.set_xlim(-edge, edge)
+    ax.set_ylim(-edge, edge)
+    ax.set_xlabel("log-likelihood ratio that the calibration gives (natural logarithm)")
+    ax.set_ylabel("the one found in the pairs it gives it to")
+    legend(ax, loc="upper left")
+    return ax
+
+
+@or_notice
 def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """AUC with 95 % intervals by stratum and model, from the report's rows of one test set."""
     strata = [name for name in STRATA if (report["quality"] == name).any()]
     models = list(report["model"].unique())
-    ax = _axes(ax, 4.4 + 1.4 * len(strata), 4.4)
+    ax = axes(ax, 4.4 + 1.4 * len(strata), 4.4)
     for i, (model, colour, marker) in enumerate(zip(models, cycle(COLOURS), cycle(MARKERS), strict=False)):
         rows = report[report["model"] == model].set_index("quality").reindex(strata)
         middle = np.arange(len(strata)) + (i - (len(models) - 1) / 2) * 0.7 / len(models)
@@ -432,18 +396,18 @@ def auc_by_stratum(report: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.grid(visible=False, axis="x")
     ax.set_xlabel("quality of the pair")
     ax.set_ylabel("AUC, 95 % interval")
-    _legend_right(ax)
+    legend_right(ax)
     return ax
 
 
-@_or_notice
+@or_notice
 def strangers(measured: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Who is taken for one of the people in training, by model and kind of probe, with 95 % intervals.
 
     measured: rows of `open_set.measure` of one rule.
     """
     models, kinds = list(measured["model"].unique()), list(measured["kind"].unique())
-    ax = _axes(ax, 9.4, 1.2 + 0.11 * len(models) * (len(kinds) + 1))
+    ax = axes(ax, 9.4, 1.2 + 0.11 * len(models) * (len(kinds) + 1))
     for i, (kind, colour, marker) in enumerate(zip(kinds, cycle(COLOURS), cycle(MARKERS), strict=False)):
         rows = measured[measured["kind"] == kind].set_index("model").reindex(models)
         middle = np.arange(len(models)) + (i - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
@@ -456,43 +420,43 @@ def strangers(measured: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(models) - 0.5, -0.5)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel("taken for one of the people in training; known people: found under the right name")
-    _in_percent(ax.xaxis)
-    _legend_right(ax)
+    in_percent(ax.xaxis)
+    legend_right(ax)
     return ax
 
 
-@_or_notice
+@or_notice
 def error_versus_discard(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """FRR that is left when the worst photos are dropped, as of `verification.discard`."""
     if not np.isfinite(table["frr"]).any():
         return notice("not possible: an FRR needs 30 genuine pairs and a threshold, which val gives", ax)
-    ax = _axes(ax, 9.4)
-    for name, style in _styles(table["model"]).items():
+    ax = axes(ax, 9.4)
+    for name, style in styles(table["model"]).items():
         curve = table[table["model"] == name]
-        _curve(ax, curve["discarded"], curve["frr"], name, style)
+        line(ax, curve["discarded"], curve["frr"], name, style)
     ax.set_xlim(0, table["discarded"].max())
     ax.set_ylim(0)
     ax.set_xlabel("photos dropped, the worst first")
     ax.set_ylabel("FRR of the rest")
-    _in_percent(ax.xaxis)
-    _in_percent(ax.yaxis)
-    _legend_right(ax)
+    in_percent(ax.xaxis)
+    in_percent(ax.yaxis)
+    legend_right(ax)
     return ax
 
 
-@_or_notice
+@or_notice
 def cmc(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cumulative match characteristic with bands of 95 %, as of `protocols.cmc`."""
-    ax = _axes(ax, 9.4)
-    for name, style in _styles(table["model"]).items():
+    ax = axes(ax, 9.4)
+    for name, style in styles(table["model"]).items():
         curve = table[table["model"] == name]
-        _curve(ax, curve["rank"], curve["rate"], name, style)
-        _band(ax, curve["rank"], curve["rate"], curve, style["color"])
+        line(ax, curve["rank"], curve["rate"], name, style)
+        band(ax, curve["rank"], curve["rate"], curve, style["color"])
     ax.set_xlim(1, max(2, int(table["rank"].max())))
     ax.set_ylim(top=1.005)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_xlabel("rank")
     ax.set_ylabel("probes with the right person within the rank")
-    _in_percent(ax.yaxis)
-    _legend_right(ax)
+    in_percent(ax.yaxis)
+    legend_right(ax)
     return ax

@@ -15,8 +15,10 @@ from src.artifacts import cached
 from src.evaluation import verification
 from src.limits import NotPossible
 from src.models import Comparison, Missing, Model
+from src.networks import recognisability
 from src.networks.embedding import unit_rows
 from src.networks.network import FaceNetwork, Half
+from src.networks.recognisability import Recognisability, Scored
 from src.packs import export, forms, pack
 from src.packs.pack import Pack
 
@@ -26,6 +28,7 @@ MOST_CROPS = 1000  # of the test sets, evenly spread, on which a pack is compare
 # That the file gives what the network gives in single precision, `export.onnx` sees to (`graphs.PARITY`).
 AGREEING = 0.999
 _STEP = 64  # crops at a time
+_UNSCORED = NotPossible("no score of how much a photo shows was given")
 
 
 def named(row: str, comparison: Comparison, *models: Model | Missing) -> Model | Missing:
@@ -44,6 +47,7 @@ def keep(
     held: pd.DataFrame | NotPossible,
     target_fpir: float = 0.01,
     precision: str = "float32",
+    score: Recognisability | NotPossible = _UNSCORED,
 ) -> Path | NotPossible:
     """The model as an InsightFace pack with its card, kept in the comparison's folder under "pack".
 
@@ -51,7 +55,8 @@ def keep(
     The pack is loaded again with InsightFace, and its embeddings of the test sets' crops are compared with
     those the report was made from. report, rates, held: the tables of `verification.report`,
     `verification.at_thresholds` and `open_set.measure`, for the card. precision: of the networks, "float32",
-    or "float16", which takes half the room; what it costs is in the card.
+    or "float16", which takes half the room; what it costs is in the card. score: of `Comparison.scores`; the
+    pack's embeddings carry it as their length, unless it is not possible.
 
     Returns the pack's folder, or why there is no such model. Raises ValueError for another precision, or
     where the pack does not give what the report was made from; OSError where the disk is full.
@@ -69,9 +74,19 @@ def keep(
         rates=rates[rates["model"] == name] if len(rates) else rates,
         held=held if isinstance(held, NotPossible) else held[held["model"] == name],
         target_fpir=target_fpir,
+        too_poor=_too_poor(model, comparison, score),
     )
     inputs = (model, comparison.pack, comparison.crops, comparison.embed(model), comparison.faces)
-    return cached(folder, _pack, *inputs, known, name, base, precision)
+    return cached(folder, _pack, *inputs, known, name, base, precision, score)
+
+
+def _too_poor(
+    model: Model, comparison: Comparison, score: Recognisability | NotPossible
+) -> str | NotPossible:
+    """How many photos of the tests are too poor to tell, for the card."""
+    if isinstance(score, NotPossible):
+        return score
+    return recognisability.in_words(score, score.lengths(comparison.looks(model)) < 1, comparison.faces)
 
 
 @artifacts.uses(faces=("identity", "quality", "split"))
@@ -85,10 +100,13 @@ def _pack(
     name: str,
     base: str,
     precision: str,
+    score: Recognisability | NotPossible,
     *,
     workspace: Path,
 ) -> Path:
-    exported = model if precision == "float32" else in_half(model)
+    exported: nn.Module = model if precision == "float32" else in_half(model)
+    if isinstance(score, Recognisability):
+        exported = Scored(exported, score)
     folder = export.pack(exported, base_pack.folder, workspace / "pack")
     parity = compared(folder, crops, embeddings, faces)
     least = float(parity["cosine"].min())

@@ -21,3 +21,28 @@ def iresnet50(tmp_path_factory) -> Path:
     from tests import iresnet  # needs torch, as few tests do
 
     return iresnet.write(tmp_path_factory.mktemp("pack") / "w600k_r50.onnx")
+
+
+# Models that take a while to fit are fitted once: tests must leave them, and their folders, as they are.
+
+
+@pytest.fixture(scope="session")
+def comparison(tmp_path_factory):
+    from tests import fitted  # needs torch and InsightFace, as few tests do
+
+    return fitted.comparison(tmp_path_factory.mktemp("comparison"))
+
+
+@pytest.fixture(scope="session")
+def there(comparison, tmp_path_factory):
+    """The comparison with probes in the place of photos."""
+    from tests import fitted
+
+    return fitted.beside(comparison, tmp_path_factory.mktemp("probes"))
+
+
+@pytest.fixture(scope="session")
+def rows(comparison, there):
+    from tests import fitted
+
+    return fitted.rows(comparison, there)

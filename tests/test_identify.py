@@ -52,15 +52,15 @@ def tool():
 
 @pytest.fixture(scope="module")
 def known(place, tool):
-    return identify.gallery(place / "known", tool.pack, place / "kept")
+    return identify.gallery(place / "known", tool, place / "kept")
 
 
 def test_a_gallery_is_the_mean_of_each_persons_unit_embeddings(place, tool, capsys):
-    known = identify.gallery(place / "known", tool.pack, place / "kept")
+    known = identify.gallery(place / "known", tool, place / "kept")
     assert known.people == ("Person 1", "Person 2", "Person 3")
     np.testing.assert_allclose(np.linalg.norm(known.templates, axis=1), 1, rtol=1e-5)
     capsys.readouterr()
-    again = identify.gallery(place / "known", tool.pack, place / "kept")
+    again = identify.gallery(place / "known", tool, place / "kept")
     said = capsys.readouterr().out
     assert np.array_equal(again.templates, known.templates) and "computed" not in said
     assert "no face in any photo of 1 people: Nobody Seen" in said
@@ -82,6 +82,39 @@ def test_a_stranger(place, tool, known):
     (face,) = identify.ask(file, tool._replace(threshold=0.999), known, most=1)
     assert face.known is False and len(face.closest) == 1
     assert "**nobody known**: the closest, Person" in identify.in_words([face], tool, known)
+
+
+def test_too_poor_to_tell(place, tool, known):
+    """Where lengths carry how much a face shows, the limit comes before everything else."""
+    file = save(portrait(2), place / "two.png")
+    (face,) = identify.ask(file, tool._replace(threshold=0.7), known)
+    assert not face.poor and face.length > 0
+    above, below = (tool._replace(threshold=0.7, limit=face.length * by) for by in (1.01, 0.99))
+    (poor,) = identify.ask(file, above, known)
+    (clear,) = identify.ask(file, below, known)
+    assert poor.poor and not clear.poor and clear.known
+    said = identify.in_words([poor], above, known)
+    assert "**too poor to tell**" in said and f"{above.limit:g} is needed" in said and "Person" not in said
+    assert "**Person 2** (" in identify.in_words([clear], below, known)
+    image = np.asarray(identify.drawn(np.full((600, 600, 3), 255, np.uint8), [poor]))
+    assert (image == (110, 110, 110)).all(2).any() and not (image == (30, 140, 60)).all(2).any()
+
+
+def test_where_lengths_are_scores_templates_weigh_by_them(place, tool, known):
+    weighed = identify.gallery(place / "known", tool._replace(limit=1.0), place / "weighed")
+    assert weighed.people == known.people
+    given = []
+    for shot in (0, 1):
+        (face,) = identify.ask(place / "known" / "Person 1" / f"{shot}.png", tool, known)
+        given.append(face.length)
+    assert given[0] != pytest.approx(given[1], rel=1e-3)
+    cosines = (weighed.templates * known.templates).sum(1)
+    assert cosines.min() > 0.9 and cosines[0] < 0.9999999
+    vectors = np.array([[1, 0], [0, 3]], np.float32)
+    faces = pd.DataFrame({"identity": ["a", "a"], "split": "train"})
+    np.testing.assert_allclose(
+        identify.gallery_of(vectors, faces).templates, [[0.1**0.5, 0.9**0.5]], rtol=1e-5
+    )
 
 
 def test_no_face(place, tool, known):
@@ -153,6 +186,10 @@ def test_the_threshold_is_that_of_the_card(tmp_path):
         (folder / export.THRESHOLDS).write_text(json.dumps(kept), encoding="utf-8")
         tool = identify.load(folder)
         assert tool.threshold == expected
+        assert tool.limit is None
+    kept = {"people": people, "known": 4, "too_poor": {"length": 1.0, "smears_below": 0.95}}
+    (folder / export.THRESHOLDS).write_text(json.dumps(kept), encoding="utf-8")
+    assert identify.load(folder).limit == 1.0
     known = identify.Gallery(tuple(f"p{i}" for i in range(9)), np.eye(9, dtype=np.float32))
     face = identify.Face((0, 0, 1, 1), (("p0", 0.9),), True)
     (folder / export.THRESHOLDS).write_text(json.dumps({"people": people, "known": 4}), encoding="utf-8")

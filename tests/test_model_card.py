@@ -27,7 +27,7 @@ PARITY = pd.DataFrame(
 )
 
 
-def results(held=None, threshold=0.4321) -> model_card.Results:
+def results(held=None, threshold=0.4321, too_poor=None) -> model_card.Results:
     measures = {"genuine_people": 8.0, "fte": 0.0, "note": ""}
     numbers = {
         "auc": 0.951,
@@ -49,6 +49,7 @@ def results(held=None, threshold=0.4321) -> model_card.Results:
         rates=pd.DataFrame([rates]),
         held=NotPossible("val is empty") if held is None else held,
         target_fpir=0.01,
+        too_poor=NotPossible("no smears") if too_poor is None else too_poor,
     )
 
 
@@ -80,9 +81,9 @@ def test_a_card_tells_what_the_report_tells(folder):
         "3 photos (1 high, 2 low) of 2 people",
         "| test_seen | high-low | 8 | 0.951 [0.902, 0.977] | 0.851 [0.802, 0.877] | 0.100 | 0.0% |",
         "from a cosine of **0.4321** on",
-        "test_seen FAR 2.00% [1.00%, 5.00%], TAR 80.00% [70.00%, 90.00%]",
+        "test_seen, from 0.4321 on, FAR 2.00% [1.00, 5.00], TAR 80.00% [70.00, 90.00]",
         "somebody from **0.6600** on",
-        f"| 0.6600 ({open_set.PER_PROBE}) | strangers, bad photos | 300 | 3.1% [1.2%, 7.0%] |",
+        f"| 0.6600 ({open_set.PER_PROBE}) | strangers, bad photos | 300 | 3.1% [1.2, 7.0] |",
         "least cosine 0.999999, AUC of all their pairs 0.9123 (before the export 0.9124)",
         "epochs 3",
         "torch ",
@@ -113,10 +114,26 @@ def test_templates_are_owned_up_to(folder):
 
 def test_what_could_not_be_measured_is_said(folder):
     given = results(threshold=np.nan)
-    none = model_card.Results(given.report.iloc[:0], given.rates, given.held, 0.01)
+    none = model_card.Results(given.report.iloc[:0], given.rates, given.held, 0.01, given.too_poor)
     text = card(folder, none)
     assert "nothing was measured" in text
     assert "val has too few pairs to choose a threshold on" in text
     assert "Not tested: not possible: val is empty." in text
     kept = json.loads((folder / "thresholds.json").read_text(encoding="utf-8"))
-    assert kept == {"model": "mine", "numbers": 8, "known": 2, "pairs": None, "people": None}
+    assert kept == {
+        "model": "mine",
+        "numbers": 8,
+        "known": 2,
+        "pairs": None,
+        "people": None,
+        "too_poor": None,
+    }
+    assert "Too poor to tell: not possible: no smears. The length of an embedding says nothing." in text
+
+
+def test_how_much_a_photo_shows_is_a_length(folder):
+    text = card(folder, results(strangers(), too_poor="Of 20 bad photos, 5 % are."))
+    assert "an embedding shorter than **1** (`face.embedding_norm`), as 95% of val's smears are" in text
+    assert "Of 20 bad photos, 5 % are." in text and "photos weigh as much as they show" in text
+    kept = json.loads((folder / "thresholds.json").read_text(encoding="utf-8"))
+    assert kept["too_poor"] == {"length": 1.0, "smears_below": 0.95}

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from onnxruntime import InferenceSession
@@ -18,53 +17,14 @@ from src import models
 from src.demo import mode
 from src.evaluation import verification
 from src.limits import NotPossible
-from src.networks import finetuning, maps, network
+from src.networks import maps, network
 from src.networks.embedding import embed, to_images
 from src.packs import export, pack
 from tests import fake_gpu
+from tests.fitted import QUICK, QUICK_PACK
 from tests.networks.small import generated, small_network
 
-QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2)
-QUICK_PACK = replace(finetuning.PACK, epochs=1, batch_size=8, per_identity=2)
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def comparison(tmp_path_factory):
-    """Six people in training, of whom some photos validate, and two strangers."""
-    crops = generated(range(8), 5)
-    faces = pd.DataFrame(
-        {
-            "identity": np.repeat([f"person {i}" for i in range(8)], 5),
-            "quality": np.tile(["high", "low", "high", "low", "high"], 8),
-            "split": np.tile(["train", "train", "train", "val", "val"], 8),
-            "group": np.arange(40),
-        }
-    )
-    faces.loc[faces["identity"] >= "person 6", "split"] = "test_unseen"
-    return models.Comparison(pack.load(mode.PACK), crops, faces, tmp_path_factory.mktemp("out"), "demo · ")
-
-
-@pytest.fixture(scope="module")
-def rows(comparison):
-    """Every model of the comparison, by the way it is made."""
-    baseline = models.frozen(comparison)
-    tuned = models.tuned_pack(comparison, baseline, QUICK_PACK)
-    fine_tuned = models.fine_tuned_pack(comparison, baseline, tuned)
-    before = models.resnet50(comparison, "none", input_size=32)
-    resnet50 = models.fine_tuned_resnet50(comparison, before, QUICK, teacher=tuned)
-    made = (
-        baseline,
-        models.linear_map(comparison, baseline),
-        models.plda(comparison, baseline),
-        fine_tuned,
-        models.plda(comparison, fine_tuned, linear_map=True),
-        before,
-        resnet50,
-        models.posterior(comparison, resnet50),
-        models.fused(comparison, baseline, resnet50),
-    )
-    return {model.name: model for model in made}
 
 
 def test_rows_are_called_what_the_report_calls_them(comparison, rows):
@@ -78,6 +38,7 @@ def test_rows_are_called_what_the_report_calls_them(comparison, rows):
         "ResNet-50 fine-tuned",
         "ResNet-50 fine-tuned + posterior",
         "ResNet-50 + demo_pack",
+        "demo_pack fine-tuned, open set",
     ]
     report = comparison.rows(*rows.values())
     assert list(report) == [f"demo · {name}" for name in rows]
@@ -113,19 +74,29 @@ def test_progress_is_judged_on_val(comparison, rows):
     assert comparison.progress(missing, rows["demo_pack"]).endswith("not possible: too few")
 
 
-def test_an_open_set_row_is_kept_and_needs_other_people(comparison, rows, tmp_path):
-    kinds = ["smears"] * 20 + ["others' photos"] * 20
-    probes = pd.DataFrame({"kind": kinds, "split": "train", "identity": "x", "path": ""})
-    there = replace(comparison, crops=generated(range(20, 28), 5), faces=probes, folder=tmp_path)
-    base, second = rows["demo_pack"], rows["demo_pack fine-tuned"]
-    made = models.open_set(comparison, base, second, there)
-    assert made.name == "demo_pack fine-tuned, open set"
-    kept = models.load(comparison.folder / "models" / "demo_pack-fine-tuned-open-set")
-    cosines = (embed(comparison.crops, kept) * comparison.embed(made)).sum(1)
-    assert cosines.min() > 0.9999
-    lone = replace(there, faces=probes.assign(kind="smears"), folder=tmp_path / "lone")
-    missing = models.open_set(comparison, base, second, lone)
+def test_an_open_set_row_needs_other_people(comparison, there, rows, tmp_path):
+    lone = replace(there, faces=there.faces.assign(kind="smears"), folder=tmp_path / "lone")
+    here = replace(comparison, folder=tmp_path)
+    missing = models.open_set(here, rows["demo_pack"], rows["demo_pack fine-tuned"], lone)
     assert isinstance(missing, models.Missing) and "photos of other people" in str(missing.reason)
+
+
+def test_rows_carry_how_much_their_photos_show_where_one_of_their_networks_can_tell(comparison, there, rows):
+    scores = comparison.scores(there, *rows.values(), models.Missing("x", NotPossible("too few")))
+    assert str(scores["demo · x"]) == "not possible: too few"
+    plain, found = comparison.rows(*rows.values()), comparison.rows(*rows.values(), scores=scores)
+    for row, embeddings in plain.items():
+        lengths = np.linalg.norm(found[row], axis=1)
+        np.testing.assert_allclose(found[row] / lengths[:, None], embeddings, atol=1e-6)
+        score = scores[row]
+        if isinstance(score, NotPossible):
+            assert "does not tell val's photos from smears" in str(score)
+            np.testing.assert_allclose(lengths, 1, rtol=1e-5)
+        else:
+            looks = comparison.looks(rows[row.removeprefix("demo · ")])
+            np.testing.assert_allclose(lengths, score.lengths(looks), rtol=1e-5)
+    assert scores["demo · demo_pack"].separation > 0.9
+    assert scores["demo · ResNet-50 + demo_pack"].network in ("demo_pack", "ResNet-50 fine-tuned")
 
 
 def test_onnx_runtime_makes_room_on_the_gpu_before_training(comparison, monkeypatch, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.patches import StepPatch
 
 from src import plots
-from src.evaluation import protocols, verification
+from src.evaluation import calibration, protocols, verification
 from tests.evaluation.examples import make
 
 
@@ -42,7 +42,7 @@ def figures(models, test, results):
     """Every figure of the evaluation: a function of an axis."""
     curves = verification.roc(results["test_seen"])
     report = verification.report(results)
-    chosen = verification.thresholds(results["test_seen"], 0.1)
+    chosen = verification.thresholds({"all": results["test_seen"]}, 0.1)
     found = protocols.identify(models, test)
     history = pd.DataFrame({"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.5], "val_auc": [0.6, 0.9, 0.8]})
     rates = {"quality": ["high", "low"], "buffalo_l as shipped": [0.9, 0.5], "buffalo_l": [1, 0.9]}
@@ -57,7 +57,10 @@ def figures(models, test, results):
         "roc": lambda ax: plots.roc(curves, ax),
         "det": lambda ax: plots.det(curves, ax),
         "histograms": lambda ax: plots.score_histograms(
-            verification.histogram(results["test_seen"], "buffalo_l"), 0.3, "buffalo_l", ax
+            verification.histogram(results["test_seen"], "buffalo_l").assign(threshold=0.3), ax
+        ),
+        "reliability": lambda ax: plots.reliability(
+            calibration.said_and_found({"all": results["test_seen"]}, results, list(models)), ax
         ),
         "strata": lambda ax: plots.auc_by_stratum(report, ax),
         "cmc": lambda ax: plots.cmc(protocols.cmc(found), ax),
@@ -110,7 +113,7 @@ def test_score_histograms_of_every_test_set_show_model_and_threshold(results, tm
     drawn = []
     monkeypatch.setattr(plots, "save", lambda ax, file: drawn.append((ax, file)))
     table = verification.by_test(verification.histogram, results[2], model="buffalo_l", bins=20)
-    plots.each(plots.score_histograms, table, tmp_path, threshold=0.25, model="buffalo_l")
+    plots.each(plots.score_histograms, table.assign(threshold=0.25), tmp_path)
     ((ax, file),) = drawn
     assert file == tmp_path / "score_histograms_test_seen.png"
     assert ax.get_title(loc="left") == "test seen" and "buffalo_l" in ax.get_xlabel()
@@ -147,6 +150,10 @@ def test_best_epoch_is_marked_and_validation_may_be_missing():
     assert "best: 0.900, epoch 2" in labels
     without = plots.learning_curves(history.assign(val_auc=np.nan))
     assert legend(without) == ["training loss"]
+    both = plots.learning_curves(history.assign(val_seen=0.7, val_unseen=0.6))
+    assert {"people in training", "people of its own"} < set(legend(both))
+    one = plots.learning_curves(history.assign(val_seen=0.7, val_unseen=np.nan))
+    assert legend(one) == labels
 
 
 def test_sheets_show_every_photo():
@@ -186,3 +193,14 @@ def test_many_models_stay_apart():
     lines = plots.cmc(curves).get_lines()
     styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
     assert len(styles) == len(names)
+
+
+def test_a_reliability_figure_shows_bins_of_one_kind_at_the_edge():
+    rows = {"model": "a", "said": [-4.0, 0.0, 3.0], "found": [-np.inf, 0.5, 2.0], "pairs": [10, 10, 10]}
+    ax = plots.reliability(pd.DataFrame(rows))
+    drawn = {str(one.get_label()): np.column_stack(one.get_data()) for one in ax.get_lines()}
+    np.testing.assert_array_equal(drawn["a"], [[0.0, 0.5], [3.0, 2.0]])
+    (edge,) = [
+        np.column_stack(one.get_data()) for one in ax.get_lines() if one.get_markerfacecolor() == "white"
+    ]
+    np.testing.assert_array_equal(edge, [[-4.0, ax.get_ylim()[0]]])

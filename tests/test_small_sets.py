@@ -20,7 +20,7 @@ from tests.networks.small import small_network
 
 PEOPLE, PHOTOS = (2, 3, 6, 8, 14, 29), (2, 3, 5, 8, 12)
 AFTER_DETECTION = "baseline"  # the first cell that is run
-UNSUITED = {"try-it"}  # needs photos
+UNSUITED = {"try-it", "choose"}  # need photos
 SLOW = {"take-home"}  # exporting takes as long as all the rest
 
 

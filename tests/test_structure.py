@@ -23,14 +23,15 @@ FLOORS = {
         "choice leaks export forms"
     ),
     "evaluation": (
-        "counting pairs score_files hardest people intervals curves support comparisons verification "
-        "calibration protocols open_set deferral no_face verdict recommendation answer"
+        "ranks counting pairs score_files score_norm hardest people intervals curves support operating_point "
+        "comparisons verification choosing calibration protocols open_set deferral no_face verdict "
+        "recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints probes recognisability losses stepping "
-        "finetuning interpolation maps"
+        "weights network recipes degradation embedding hints recognisability probes losses loading "
+        "stepping finetuning interpolation maps fusion"
     ),
-    " ": "models model_card take_home identify inflation more_photos plots tables explorer",
+    " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer chooser",
     "demo": "people texture head features light hair scene drawing camera album mode",
     "  ": "page repeats __main__",
 }
@@ -93,7 +94,7 @@ def test_files_and_functions_can_be_read_in_one_sitting():
             "insightface",
             {"packs.pack_files", "packs.sessions", "packs.detecting", "packs.pack", "packs.as_shipped"},
         ),
-        ("matplotlib", {"plots"}),
+        ("matplotlib", {"canvas", "plots"}),
         ("onnxruntime", {"packs.sessions", "packs.pack", "packs.graphs", "packs.export", "networks.network"}),
         ("onnx", {"packs.graphs", "packs.pack", "packs.export", "packs.forms", "networks.network"}),
     ],

@@ -11,14 +11,6 @@ from src.limits import NotPossible
 from tests.evaluation.examples import evaluated, make, row_of
 
 
-def test_intervals_stand_beside_their_values():
-    rows = pd.DataFrame(
-        {"auc": [0.9876, np.nan, 0.5], "auc_low": [0.9, 0.1, np.nan], "auc_high": [1, 0.2, np.nan]}
-    )
-    assert tables.bounded(rows, "auc").tolist() == ["0.988 [0.900, 1.000]", "–", "0.500"]
-    assert tables.bounded(rows, "auc", 1, percent=True)[0] == "98.8 % [90.0, 100.0]"
-
-
 def test_a_table_has_no_index_and_marks_its_rows():
     table = pd.DataFrame({"model": ["a", "b"], "value": [0.123456, np.nan], "count": [3.0, 4.0]})
     styler: Any = tables.shown(table, ["b"], "what it is")
@@ -31,6 +23,28 @@ def test_a_table_has_no_index_and_marks_its_rows():
     assert merged.data.iloc[0].tolist() == ["a", "0.900 [0.850, 0.950]"]
     reason = NotPossible("too few photos")
     assert tables.shown(reason) is reason
+
+
+def test_what_the_index_names_is_read_too_and_paths_may_break():
+    counts = pd.DataFrame({"kind": ["a", "a", "b"], "split": ["x", "y", "x"], "path": ["p/1", "p/2", "p/3"]})
+    grouped: Any = tables.shown(counts.groupby(["kind", "split"]).agg(photos=("path", "size")))
+    assert grouped.data.to_numpy().tolist() == [["a", "x", 1], ["a", "y", 1], ["b", "x", 1]]
+    wide: Any = tables.shown(counts.pivot_table("path", "kind", "split", aggfunc=["count"]))
+    assert list(wide.data.columns) == ["kind", "count x", "count y"]
+    holed: Any = tables.shown(counts.assign(distance=pd.array([1, 2, None], "Int64")))
+    html = holed.to_html()
+    assert html.count("overflow-wrap: anywhere") == 1 and ">–<" in html and "&lt;NA" not in html
+    nothing: Any = tables.shown(counts.iloc[:0])
+    assert "none" in nothing.to_html()
+
+
+def test_a_table_fits_a_page_whatever_its_paths():
+    """Only one column has words that may not break: that of the people."""
+    table = pd.DataFrame(
+        {"path": ["a/" * 200], "other": ["b/" * 200], "identity": ["ann"], "reason": ["c " * 99]}
+    )
+    styler: Any = tables.shown(table)
+    assert styler.to_html().count("white-space: nowrap") == 1
 
 
 def test_the_report_to_read_says_what_the_report_says():
@@ -47,9 +61,10 @@ def test_the_report_to_read_says_what_the_report_says():
     assert shown["times less error ↑"].startswith(f"{row['error_ratio']:.1f} [")
     first = read[(read["model"] == "pack") & (read["quality"] == "all")].iloc[0]
     assert first["times less error ↑"] == "–"
-    chosen = verification.thresholds(results["test_seen"], 0.1)
-    rates = verification.at_thresholds(results, chosen)
+    val = {"all": results["test_seen"]}
+    chosen = verification.thresholds(val, 0.1)
+    rates = verification.at_thresholds(results, chosen, val)
     at_thresholds: Any = tables.rates(rates)
     accepted = at_thresholds.data
-    assert accepted["genuine pairs accepted ↑"][0].startswith(f"{100 * rates['tar'][0]:.1f} %")
+    assert accepted["genuine pairs accepted ↑"][0].startswith(f"{rates['tar'][0]:.1%}")
     assert isinstance(tables.rates(rates.iloc[:0]), NotPossible)

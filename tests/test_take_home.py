@@ -1,5 +1,6 @@
 """Every row of the comparison as a pack: plain InsightFace finds in it what the report says."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,11 @@ from insightface.app.common import Face
 from sklearn.metrics import roc_auc_score
 
 from src import model_card, models, take_home
-from src.demo import mode
 from src.evaluation import open_set, verification
 from src.limits import NotPossible
-from src.networks import finetuning
 from src.packs import faces as face_finding
 from src.packs import pack
-from tests.networks.small import generated
 
-QUICK = finetuning.Settings(epochs=1, batch_size=8, per_identity=2)
-QUICK_PACK = replace(finetuning.PACK, epochs=1, batch_size=8, per_identity=2)
 ROWS = (
     "demo_pack",
     "demo_pack + linear map",
@@ -42,54 +38,14 @@ ALIGNED = np.array(
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory):
-    """Six people in training, who are tested and validated too, and two others."""
-    crops = generated(range(8), 12)  # so many that no single pair decides the AUC's fourth digit
-    faces = pd.DataFrame(
-        {
-            "identity": np.repeat([f"person {i}" for i in range(8)], 12),
-            "quality": np.tile(["high", "low"], 48),
-            "split": np.tile(["train"] * 3 + ["val"] * 2 + ["test_seen"] * 7, 8),
-            "group": np.arange(96),
-        }
-    )
-    faces.loc[faces["identity"] >= "person 6", "split"] = "test_unseen"
-    return models.Comparison(pack.load(mode.PACK), crops, faces, tmp_path_factory.mktemp("out"), "demo · ")
-
-
-@pytest.fixture(scope="module")
-def rows(comparison, tmp_path_factory):
-    kinds = ["smears"] * 8 + ["others' photos"] * 8
-    probes = pd.DataFrame({"kind": kinds, "split": ["train", "val"] * 8, "identity": "x", "path": ""})
-    folder = tmp_path_factory.mktemp("probes")
-    there = replace(comparison, crops=generated(range(20, 24), 4), faces=probes, folder=folder)
-    baseline = models.frozen(comparison)
-    tuned = models.tuned_pack(comparison, baseline, QUICK_PACK)
-    fine_tuned = models.fine_tuned_pack(comparison, baseline, tuned)
-    before = models.resnet50(comparison, "none", input_size=32)
-    resnet50 = models.fine_tuned_resnet50(comparison, before, QUICK, teacher=tuned)
-    made = (
-        baseline,
-        models.linear_map(comparison, baseline),
-        models.plda(comparison, baseline),
-        fine_tuned,
-        models.plda(comparison, fine_tuned, linear_map=True),
-        resnet50,
-        models.posterior(comparison, resnet50),
-        models.fused(comparison, baseline, resnet50),
-        models.open_set(comparison, baseline, fine_tuned, there),
-    )
-    return {model.name: model for model in made}
-
-
-@pytest.fixture(scope="module")
 def tables(comparison, rows):
     """What the report, the thresholds and the strangers' table say of every row."""
     embeddings = comparison.rows(*rows.values())
     results = verification.evaluate(embeddings, verification.test_sets(comparison.faces))
     report = verification.report(results, "demo · demo_pack")
-    chosen = verification.thresholds(verification.on_val(embeddings, comparison.faces), 0.1)
-    rates = verification.at_thresholds(results, chosen)
+    val = verification.on_val(embeddings, comparison.faces)
+    chosen = verification.thresholds(val, 0.1)
+    rates = verification.at_thresholds(results, chosen, val)
     probes = pd.DataFrame({"kind": ["smears", "smears"], "split": ["val", "test"], "identity": "x"})
     others = {name: vectors[:2] for name, vectors in embeddings.items()}
     return report, rates, open_set.measure(embeddings, others, comparison.faces, probes)
@@ -103,16 +59,38 @@ def keep(model, comparison, folder, tables, **options) -> Path:
     return kept
 
 
+@pytest.fixture(scope="module")
+def scores(comparison, there, rows):
+    return comparison.scores(there, *rows.values())
+
+
+@pytest.fixture(scope="module")
+def packed(comparison, rows, tables, scores, tmp_path_factory):
+    """The pack of a row, made once."""
+
+    @functools.cache
+    def made(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("packs") / "models"
+        return keep(rows[name], comparison, folder, tables, score=scores[f"demo · {name}"])
+
+    return made
+
+
 def plain(folder, crops):
-    """The ten lines: a pack, aligned faces as OpenCV reads them, and InsightFace."""
+    """The ten lines: a pack, aligned faces as OpenCV reads them, and InsightFace; also their lengths."""
     app = FaceAnalysis(name=folder.name, root=str(folder.parent.parent), providers=["CPUExecutionProvider"])
     app.prepare(ctx_id=-1)
-    embeddings = []
+    embeddings, lengths = [], []
     for crop in crops:
         face = Face(kps=ALIGNED)
         app.models["recognition"].get(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), face)
         embeddings.append(face.normed_embedding)
-    return np.stack(embeddings)
+        lengths.append(face.embedding_norm)
+    return np.stack(embeddings), np.array(lengths)
+
+
+def card(folder) -> str:
+    return (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def auc(embeddings, identity, decimals=9):
@@ -131,21 +109,26 @@ def tied(embeddings, identity):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_plain_insightface_finds_in_the_pack_what_the_report_says(comparison, rows, tables, tmp_path, name):
-    folder = keep(rows[name], comparison, tmp_path / "models", tables)
-    assert folder == tmp_path / "models" / "pack"
+def test_plain_insightface_finds_in_the_pack_what_the_report_says(
+    comparison, rows, tables, scores, packed, name
+):
+    folder, score = packed(name), scores[f"demo · {name}"]
+    assert folder.name == "pack"
     report = tables[0].set_index(["model", "test", "quality"])
     for test in ("test_seen", "test_unseen"):
         at = np.flatnonzero(comparison.faces["split"] == test)
-        found = plain(folder, comparison.crops[at])
+        found, lengths = plain(folder, comparison.crops[at])
         expected = comparison.embed(rows[name])[at]
         assert (found * expected).sum(1).min() >= 0.9999
+        if not isinstance(score, NotPossible):
+            np.testing.assert_allclose(lengths, score.lengths(comparison.looks(rows[name]))[at], rtol=2e-3)
         identity = comparison.faces["identity"].to_numpy()[at]
         within = 1e-4 + tied(expected, identity)
         assert auc(found, identity) == pytest.approx(report["auc"][f"demo · {name}", test, "all"], abs=within)
         assert auc(found, identity, 4) == pytest.approx(auc(expected, identity, 4), abs=5e-4)
     batch = pack.load(folder).recognise(comparison.crops[at])
-    assert (batch * found).sum(1).min() >= 0.9999
+    np.testing.assert_allclose(np.linalg.norm(batch, axis=1), lengths, rtol=2e-3)
+    assert (batch * found).sum(1).min() >= 0.9999 * lengths.min()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +153,7 @@ def test_real_photos_have_the_same_auc_to_the_fourth_digit(of_real_photos, table
     model = baseline if row is models.frozen else row(of_real_photos, baseline)
     at = np.flatnonzero(of_real_photos.faces["split"] == "test_seen")
     identity = of_real_photos.faces["identity"].to_numpy()[at]
-    found = plain(keep(model, of_real_photos, tmp_path / "models", tables), of_real_photos.crops[at])
+    found, _ = plain(keep(model, of_real_photos, tmp_path / "models", tables), of_real_photos.crops[at])
     expected = of_real_photos.embed(model)[at]
     assert (found * expected).sum(1).min() >= 0.9999
     assert auc(found, identity) == pytest.approx(verification.auc(expected, identity), abs=1e-4)
@@ -191,6 +174,7 @@ def test_the_pack_is_kept_and_has_its_card(comparison, rows, tables, tmp_path, c
     strict = held[(held["model"] == "demo · demo_pack + PLDA") & (held["rule"] == open_set.PER_PROBE)]
     assert known["pairs"] == {"threshold": pairs, "target_far": 0.1}
     assert known["people"] == {"threshold": strict["threshold"].iloc[0], "target_fpir": 0.01}
+    assert known["too_poor"] is None and "Too poor to tell: not possible: no score" in card(folder)
     assert known["known"] == 6 and known["numbers"] == 6 + comparison.embed(rows["demo_pack"]).shape[1]
 
 
@@ -206,17 +190,34 @@ def test_a_row_that_is_not_possible_is_a_sentence_and_leaves_no_pack(
     assert not folder.exists()
 
 
-def test_half_precision_takes_half_the_room_and_says_what_it_costs(comparison, rows, tables, tmp_path):
-    model = rows["demo_pack fine-tuned, open set"]
-    full, half = (
-        keep(model, comparison, tmp_path / name / "models", tables, precision=name)
-        for name in take_home.PRECISIONS
-    )
+def test_the_length_below_which_a_face_is_too_poor_is_in_the_pack_and_smears_are_below(
+    comparison, there, packed, scores
+):
+    folder = packed("demo_pack")
+    known = json.loads((folder / "thresholds.json").read_text(encoding="utf-8"))
+    assert known["too_poor"] == {"length": 1.0, "smears_below": 0.95}
+    assert "an embedding shorter than **1**" in card(folder) and "as they come" in card(folder)
+    smears = ((there.faces["kind"] == "smears") & (there.faces["split"] == "val")).to_numpy()
+    _, of_smears = plain(folder, there.crops[smears])
+    _, of_faces = plain(folder, comparison.crops[(comparison.faces["split"] == "test_seen").to_numpy()])
+    assert (of_smears < known["too_poor"]["length"]).mean() > 0.9
+    assert (of_faces >= known["too_poor"]["length"]).mean() > 0.8
+
+
+def test_half_precision_takes_half_the_room_and_says_what_it_costs(
+    comparison, rows, tables, packed, scores, tmp_path
+):
+    name = "demo_pack fine-tuned, open set"
+    full = packed(name)
+    score = scores[f"demo · {name}"]
+    half = keep(rows[name], comparison, tmp_path / "models", tables, precision="float16", score=score)
     sizes = [(folder / "rec_finetuned.onnx").stat().st_size for folder in (half, full)]
     assert sizes[0] < 0.6 * sizes[1]
     at = np.flatnonzero(comparison.faces["split"] == "test_seen")
-    assert (plain(half, comparison.crops[at]) * plain(full, comparison.crops[at])).sum(1).min() > 0.99
-    assert "In float16. By InsightFace" in (half / "MODEL_CARD.md").read_text(encoding="utf-8")
+    (given, lengths), (exact, expected) = (plain(folder, comparison.crops[at]) for folder in (half, full))
+    assert (given * exact).sum(1).min() > 0.99
+    np.testing.assert_allclose(lengths, expected, rtol=0.05)
+    assert "In float16. By InsightFace" in card(half)
     with pytest.raises(ValueError, match="float8"):
         keep(rows["demo_pack"], comparison, tmp_path, tables, precision="float8")
 
@@ -225,13 +226,15 @@ def test_a_pack_that_gives_something_else_is_not_kept(comparison, rows, tables, 
     wrong = np.roll(comparison.embed(rows["demo_pack"]), 1, axis=0)
     inputs = (rows["demo_pack"], comparison.pack, comparison.crops, wrong, comparison.faces)
     report, rates, held = tables
-    results = model_card.Results(report, rates, held, 0.01)
+    results = model_card.Results(report, rates, held, 0.01, NotPossible("no score"))
     with pytest.raises(ValueError, match="does not give what the report was made from"):
-        take_home._pack(*inputs, results, "demo_pack", "demo_pack", "float32", workspace=tmp_path)
+        take_home._pack(
+            *inputs, results, "demo_pack", "demo_pack", "float32", NotPossible("no score"), workspace=tmp_path
+        )
 
 
-def test_only_so_many_crops_are_compared(comparison, rows, tables, tmp_path):
-    folder = keep(rows["demo_pack"], comparison, tmp_path, tables)
+def test_only_so_many_crops_are_compared(comparison, rows, packed):
+    folder = packed("demo_pack")
     embeddings = comparison.embed(rows["demo_pack"])
     table = take_home.compared(folder, comparison.crops, embeddings, comparison.faces, most=10)
     assert table["crops"].sum() == 10 and table["cosine"].min() > 0.9999

@@ -11,9 +11,10 @@ import pandas as pd
 from src import artifacts
 from src.evaluation import open_set, verification
 from src.evaluation.comparisons import stratum
-from src.evaluation.pairs import Results
+from src.evaluation.intervals import bounded
+from src.evaluation.pairs import ACROSS, Results
 from src.evaluation.recommendation import Recommendation
-from src.evaluation.verdict import bounded, by_model
+from src.evaluation.verdict import by_model
 from src.limits import NotPossible
 
 FILE = "verdict.md"
@@ -89,6 +90,9 @@ def table(
         rows.append(("… times less error than before", NOTHING, *_each(names, measured, _ratio)[1:]))
         rows.append(("… genuine pairs accepted at val's threshold", *_each(names, at, _accepted("tar"))))
         rows.append(("… impostor pairs accepted there", *_each(names, at, _accepted("far"))))
+    if len(rates) and (at := by_model(rates[rates["test"] == ACROSS], "all")):
+        text = "Somebody in training against somebody who is not: pairs accepted at val's threshold"
+        rows.append((text, *_each(names, at, _accepted("far"))))
     if not isinstance(held, NotPossible):
         texts = open_set.in_columns(held)
         kind, known = open_set.worst_kinds(held)
@@ -115,7 +119,10 @@ def in_words(shown: pd.DataFrame, recommended: Recommendation, beware: list[str]
         ]
     points += [f"- **Beware.** {text}" for text in beware]
     points += [f"- **Where it lies.** {_PLACES}"]
-    covers = "Intervals are over people, of one split and one training: another of each may differ by more."
+    covers = (
+        "Intervals are over people, of one split and one training, and each stands for itself: another split "
+        "or training may differ by more. Those that hold for all comparisons at once are in report.csv."
+    )
     return "\n\n".join((said, f"{head}\n{body}", "\n".join(points), covers)) + "\n"
 
 
@@ -167,7 +174,7 @@ def curves(results: Results, report: pd.DataFrame, models: list[str]) -> pd.Data
 
 
 def _tests(report: pd.DataFrame) -> list[str]:
-    return [str(name) for name in report["test"].unique() if name != "val"]
+    return [str(name) for name in report["test"].unique() if name not in ("val", ACROSS)]
 
 
 def _each(names: Mapping[str, str], rows: Mapping[Hashable, _Row], text: Any) -> list[str]:

@@ -8,7 +8,7 @@ is what is lost by calibration (Brümmer & du Preez, "Application-independent ev
 2006).
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy import optimize, special, stats
 
 from src.evaluation.curves import middle
 from src.evaluation.intervals import PEOPLE, error, on_coarse_grid
+from src.evaluation.operating_point import val_for
 from src.evaluation.pairs import Counts, Results
 from src.limits import NotPossible, attempt
 
@@ -118,18 +119,20 @@ def min_cllr(counts: Counts) -> float:
     return float(entropy / 2 / np.log(2))
 
 
-def calibrated(val: Mapping[str, Mapping[str, Counts]], results: Results) -> pd.DataFrame:
+def calibrated(val: Results, results: Results) -> pd.DataFrame:
     """One row per test set, model and stratum: how good its calibration on all pairs of `val` is there.
 
-    val: counts by model and stratum, as of `verification.on_val`. Columns: model, test, quality, slope and
-    offset (of the log-likelihood ratio as a line of the score), cllr with its 95 % interval over people
-    (cllr_low, cllr_high; Student's t on the jackknife of its logarithm, none below 5 people or without
-    cost), min_cllr, and note, which says where it is not possible.
+    val: as of `verification.on_val`; a test's calibration is fitted on pairs of its kind. Columns: model,
+    test, quality, slope and offset (of the log-likelihood ratio as a line of the score), cllr with its 95 %
+    interval over people (cllr_low, cllr_high; Student's t on the jackknife of its logarithm, none below 5
+    people or without cost), min_cllr, and note, which says where it is not possible.
     """
     rows = []
     for test, models in results.items():
+        of_val = val_for(val, test)
         for model, strata in models.items():
-            line = attempt(fit, val[model]["all"]) if val.get(model) else NotPossible("val has no pairs")
+            of_model = of_val.get(model)
+            line = attempt(fit, of_model["all"]) if of_model else NotPossible("val has no pairs")
             for quality, counts in strata.items():
                 row = {"model": model, "test": test, "quality": quality, "min_cllr": min_cllr(counts)}
                 if isinstance(line, NotPossible):
@@ -182,6 +185,30 @@ def reliability(counts: Counts, line: Line, bins: int = 12) -> pd.DataFrame:
         pairs = int((counts.genuine + counts.impostor)[inside].sum())
         rows.append((float(ratios[inside] @ both[inside] / sum(share)), found, pairs))
     return pd.DataFrame(rows, columns=["said", "found", "pairs"])
+
+
+def said_and_found(val: Results, results: Results, models: Sequence[str]) -> pd.DataFrame:
+    """`reliability` of each of `models` and test set, all pairs, fitted as `calibrated` does; val: as there.
+
+    Columns: test, model (categorical, of all models in their order), said, found, pairs. Raises NotPossible
+    where none of them could be calibrated, or has pairs of both kinds.
+    """
+    tables, reasons = [], []
+    for test, counted in results.items():
+        for model in models:
+            of_val, counts = val_for(val, test).get(model), counted.get(model, {}).get("all")
+            if not of_val or counts is None:
+                reasons.append(NotPossible(f"val or {test} has no pairs of {model}"))
+                continue
+            line = attempt(fit, of_val["all"])
+            table = attempt(reliability, counts, line)
+            if isinstance(table, NotPossible):
+                reasons.append(table)
+                continue
+            tables.append(table.assign(test=test, model=pd.Categorical([model] * len(table), list(counted))))
+    if not tables:
+        raise reasons[0]
+    return pd.concat(tables, ignore_index=True)[["test", "model", "said", "found", "pairs"]]
 
 
 def _costs(ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

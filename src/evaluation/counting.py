@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from src import devices
+from src.evaluation.ranks import balance, merged
 
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
 _EXACT = 10_000_000  # pairs up to which they are sorted
@@ -49,6 +50,7 @@ class Photos:
     clusters: int
     tiles: list[tuple[slice, slice]]  # of the diagonal and above, each of one quality by one
     keys: list[Key]  # the two qualities of each tile
+    only_genuine: list[bool]  # whether impostors of a tile are no pairs of the test
 
     @property
     def bins(self) -> int:
@@ -67,6 +69,7 @@ class Tally(NamedTuple):
     cluster_score: np.ndarray  # float64 [C]
     cluster_genuine: np.ndarray  # int64 [U, C]
     cluster_impostor: np.ndarray  # int64 [U, C]
+    cluster: np.ndarray  # int64 [U], which they are
 
 
 def counted(photos: Photos, device: str | None) -> dict[str, Tally]:
@@ -77,41 +80,6 @@ def counted(photos: Photos, device: str | None) -> dict[str, Tally]:
     return _on_grid(photos, device or ("cuda" if n >= _MANY and _sees_cuda() else "numpy"))
 
 
-def balance(genuine: np.ndarray, impostor: np.ndarray) -> float:
-    """AUC of counts [K] by ascending score, ties as half; 0 where a kind of pairs is lacking."""
-    above = genuine.sum() - np.cumsum(genuine, dtype=float)
-    pairs = float(genuine.sum()) * float(impostor.sum())
-    return float(impostor @ (above + genuine / 2) / pairs) if pairs else 0.0
-
-
-def merged(genuine: np.ndarray, impostor: np.ndarray, limit: int, alone: bool = False) -> np.ndarray:
-    """Where to begin each of at most `limit` bins of counts [K] by ascending score: positions, from 0 up.
-
-    Bins are of like rank among genuine and among impostor pairs, and finer in the tails that are errors: each
-    is a like share of the sum of four ranks, two of them logarithmic. alone: the first count keeps a bin of
-    its own, as that of failures to enrol.
-    """
-    if len(genuine) <= limit:
-        return np.arange(len(genuine))
-    rank, bins = np.zeros(len(genuine)), limit // 2 - 1
-    for counts, from_top in ((genuine, False), (impostor, True)):
-        below = np.cumsum(counts, dtype=float)
-        if total := below[-1]:
-            rank += below / total
-            errors = total - below if from_top else below  # were the threshold above this score
-            logs = np.log(errors + 1) / np.log(total + 1)
-            rank += 1 - logs if from_top else logs
-    rank *= bins / rank[-1]
-    weight = np.diff(rank, prepend=0)
-    begins = np.diff(np.floor(rank), prepend=-1) > 0
-    heavy = weight >= 1
-    begins |= heavy
-    begins[1:] |= heavy[:-1]
-    begins[0] = True
-    begins[1] |= alone
-    return np.flatnonzero(begins)
-
-
 def in_stratum(keys: Iterable[Key]) -> dict[str, list[Key]]:
     """The keys of each stratum that has any."""
     present = sorted(set(keys))
@@ -119,10 +87,12 @@ def in_stratum(keys: Iterable[Key]) -> dict[str, list[Key]]:
     return {name: keys for name, keys in strata.items() if keys}
 
 
-def _apart(photos: Photos, a: slice, b: slice) -> np.ndarray:
+def _apart(photos: Photos, a: slice, b: slice, only_genuine: bool) -> np.ndarray:
     """Which elements of a tile are pairs, each once, and of no near-duplicates: bool [n, m]."""
     group = photos.group
     apart = (group[a, None] != group[b]) | (group[a, None] < 0)
+    if only_genuine:
+        apart &= photos.identity[a, None] == photos.identity[b]
     if a == b:
         apart[np.tri(len(apart), dtype=bool)] = False
     return apart
@@ -143,14 +113,14 @@ def _sorted(photos: Photos) -> dict[str, Tally]:
     packed = np.empty(n * (n - 1) // 2, np.int64)
     filled = 0
     vectors = photos.vectors.astype(np.float64)
-    for (a, b), key in zip(photos.tiles, photos.keys, strict=True):
+    for (a, b), key, only_genuine in zip(photos.tiles, photos.keys, photos.only_genuine, strict=True):
         scores = _scores(vectors[a], vectors[b])
         scores[photos.failed[a, None] | photos.failed[b]] = -np.inf
         tile = _ordered(scores) << 31
         tile |= names.index(key) << 25
         tile |= (photos.identity[a, None] == photos.identity[b]).astype(np.int64) << 24
         tile |= photos.cluster[a, None] << 12 | photos.cluster[b]
-        tile = tile[_apart(photos, a, b)]
+        tile = tile[_apart(photos, a, b, only_genuine)]
         packed[filled : filled + len(tile)] = tile
         filled += len(tile)
     packed = packed[:filled]
@@ -219,6 +189,7 @@ def _of_sorted(packed: np.ndarray, photos: Photos) -> Tally:
         cluster_score=score[bins],
         cluster_genuine=cluster_genuine[present],
         cluster_impostor=cluster_impostor[present],
+        cluster=np.flatnonzero(present),
     )
 
 
@@ -366,7 +337,7 @@ def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
     coarse = {key: np.zeros((2, photos.clusters, bins), np.int64) for key in set(photos.keys)}
     lock = Lock()
 
-    def work(tile: tuple[slice, slice], key: Key) -> None:
+    def work(tile: tuple[slice, slice], key: Key, only_genuine: bool) -> None:
         a, b = tile
         codes = _codes(_scores(vectors[a], vectors[b]), grid)
         codes[failed[a]] = _FAILED
@@ -376,6 +347,8 @@ def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
         for g in np.intersect1d(photos.group[a], photos.group[b]):
             if g >= 0:
                 codes[np.ix_(photos.group[a] == g, photos.group[b] == g)] = _LEFT_OUT
+        if only_genuine:
+            codes[identity[a, None] != identity[b]] = _LEFT_OUT
         genuine, genuine_cluster = _within(codes, identity[a], identity[b], cluster[a])
         inside, inside_cluster = _within(codes, cluster[a], cluster[b], cluster[a])
         with lock:
@@ -393,7 +366,7 @@ def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
                 coarse[key][1, first:last] += table.reshape(-1, bins)
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.map(work, photos.tiles, photos.keys)
+        done = pool.map(work, photos.tiles, photos.keys, photos.only_genuine)
         for _ in tqdm(done, "pairs", len(photos.tiles), leave=False, disable=len(photos.tiles) < 100):
             pass
     return fine, coarse
@@ -430,15 +403,17 @@ def _on_device(photos: Photos, grid: _Grid, device: str) -> tuple[Tables, Tables
     before = getattr(matmul, setting)
     setattr(matmul, setting, exact)  # TF32 would err by 1e-3
     try:
-        for (a, b), key in zip(photos.tiles, photos.keys, strict=True):
+        for (a, b), key, only_genuine in zip(photos.tiles, photos.keys, photos.only_genuine, strict=True):
             fine, coarse = tables[key]
             bits = (vectors[a] @ vectors[b].T).add_(0.0).view(torch.int32).long().bitwise_and_(0xFFFFFFFF)
             cell = bits >> _CELL
             codes = (bits >> down[cell]).add_(offset[cell])
             codes.masked_fill_(failed[a, None] | failed[b], _FAILED)
             apart = (group[a, None] != group[b]) | (group[b] < 0)
+            same = identity[a, None] == identity[b]
+            apart = apart & same if only_genuine else apart
             codes.masked_fill_(~(apart.triu_(1) if a == b else apart), _LEFT_OUT)
-            genuine = (identity[a, None] == identity[b]).long()
+            genuine = same.long()
             add(fine, codes + genuine * number)
             codes = coarse_of[codes].add_(genuine * (photos.clusters * bins))
             add(coarse, codes + cluster[a, None] * bins)
@@ -485,7 +460,8 @@ def _of_grid(fine: np.ndarray, coarse: np.ndarray, grid: _Grid) -> Tally:
     starts = np.flatnonzero(begins)
     genuine, impostor = (np.add.reduceat(counts, starts) for counts in exact) if len(codes) else exact
     kept, used = codes[starts], np.unique(grid.coarse[codes])
-    cluster_genuine, cluster_all = coarse[:, coarse[1].any(1)][..., used]
+    present = coarse[1].any(1)
+    cluster_genuine, cluster_all = coarse[:, present][..., used]
     first = np.searchsorted(grid.coarse[kept], used)  # coarse codes ascend with scores
     return Tally(
         score=grid.lowest[kept],
@@ -496,4 +472,5 @@ def _of_grid(fine: np.ndarray, coarse: np.ndarray, grid: _Grid) -> Tally:
         cluster_score=grid.lowest[kept][first],
         cluster_genuine=cluster_genuine,
         cluster_impostor=cluster_all - cluster_genuine,
+        cluster=np.flatnonzero(present),
     )

@@ -59,8 +59,9 @@ def answers(
 ) -> pd.DataFrame:
     """What is answered to each kind of photo: shares known, unknown and too poor to tell, of one model.
 
-    vectors, others: embeddings of `faces` and of `probes`, float32 [N, D] and [M, D], unit rows. threshold:
-    of a photo against the mean of a person's photos in train. poor, others_poor: bool [N], [M].
+    vectors, others: embeddings of `faces` and of `probes`, float32 [N, D] and [M, D]; as of
+    `open_set.measure`, lengths weigh. threshold: of a photo against the mean of a person's photos in train.
+    poor, others_poor: which photos show too little, bool [N], [M].
     Columns: kind as of `open_set.measure`, photos, known (of known people: under the right name), wrong
     (taken for somebody that the photo does not show), unknown, too_poor; the four add up to 1.
     Raises NotPossible where there is no threshold, or nobody in training.
@@ -69,15 +70,16 @@ def answers(
         raise NotPossible("val gives no threshold of a photo against a person")
     gallery = open_set.enrolled(vectors, faces)
     rows = []
-    for kind, where, at, of_probes in _kinds(faces, probes):
-        given, unclear = (others[at], others_poor[at]) if of_probes else (vectors[at], poor[at])
+    for kind in open_set.kinds(faces, probes):
+        at = kind.rows
+        given, unclear = (others[at], others_poor[at]) if kind.of_probes else (vectors[at], poor[at])
         scores = gallery.scores(given)
         taken = (scores.max(1) >= threshold) & ~unclear
-        identity = np.full(len(at), "") if of_probes else faces["identity"].to_numpy(str)[at]
-        right = gallery.people[scores.argmax(1)].astype(str) == identity
-        known = taken & right if where == open_set.KNOWN else np.zeros(len(at), bool)
+        known = taken & kind.known
+        if kind.known:
+            known &= gallery.people[scores.argmax(1)] == faces["identity"].to_numpy()[at]
         shares = (known, taken & ~known, ~taken & ~unclear, unclear)
-        rows.append((kind, len(at), *(float(share.mean()) for share in shares)))
+        rows.append((kind.name, len(at), *(float(share.mean()) for share in shares)))
     return pd.DataFrame(rows, columns=["kind", "photos", "known", "wrong", "unknown", "too_poor"])
 
 
@@ -106,18 +108,3 @@ def enrolment(
     return found[["kind", "photos", "known", "wrong"]].assign(
         known_without=without["known"], wrong_without=without["wrong"]
     )
-
-
-def _kinds(faces: pd.DataFrame, probes: pd.DataFrame) -> list[tuple[str, str, np.ndarray, bool]]:
-    """Each kind of photo: its name, whether of known people, its rows, and whether they are probes'."""
-    found = []
-    for split, what in (("test_seen", open_set.KNOWN), ("test_unseen", "strangers")):
-        of_split = (faces["split"] == split).to_numpy()
-        for quality in np.unique(faces["quality"].to_numpy(str)[of_split]):
-            at = np.flatnonzero(of_split & (faces["quality"] == quality).to_numpy())
-            found.append((f"{what}, {open_set.QUALITIES.get(quality, 'photos')}", what, at, False))
-    for kind in probes["kind"].unique():
-        at = np.flatnonzero((probes["split"] == "test") & (probes["kind"] == kind))
-        if len(at):
-            found.append((str(kind), "", at, True))
-    return found

@@ -11,12 +11,16 @@ that one person who is harder than the others would change them by a multiple. T
 `benchmarks/coverage.py` shows what they cost.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import special, stats
 
 from src.evaluation.pairs import Counts
 
+ALPHA = 0.05  # how often an interval may miss the truth
 PEOPLE = 5  # below so many there is no interval
 BEHIND = 2.5  # people whom the errors must come from, as an effective number
 ERRORS = 0.05  # of one person's pairs: what all errors together must come to
@@ -124,29 +128,69 @@ def unseen(people: int) -> float:
     return float(1 - 0.05 ** (1 / max(people, 1)))
 
 
-def interval(value: float, left_out: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+def interval(
+    value: float, left_out: np.ndarray, weights: np.ndarray, alpha: float = ALPHA
+) -> tuple[float, float]:
     """95 % interval of a rate from 0 to 1, such as an AUC or a TAR; NaN, NaN where `why_none` says why.
 
-    Arguments as of `behind`. Student's t on the jackknife of the log odds, with one degree of freedom less
-    than there are people behind the errors (compare Satterthwaite 1946). On the side of more error it is
-    widened for skewness, as few people are hard and the next one may be (Johnson, "Modified t tests and
-    confidence intervals for asymmetrical populations", 1978). It is never wider than `of_people`.
+    alpha: the chance to miss the truth; the others as of `behind`. Student's t on the jackknife of the log
+    odds, with one degree of freedom less than there are people behind the errors (compare Satterthwaite
+    1946). On the side of more error it is widened for skewness, as few people are hard and the next one may
+    be (Johnson, "Modified t tests and confidence intervals for asymmetrical populations", 1978). It is never
+    wider than `of_people`.
     """
     if why_none(value, left_out, weights):
         return np.nan, np.nan
     wrong, without = _errors(value, left_out)
-    n, odds = len(left_out), special.logit(without)
-    deviation = without.mean() - without
-    skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
-    t = stats.t.ppf(0.975, behind(value, left_out, weights) - 1)
-    more = t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2)
-    ends = special.expit(special.logit(wrong) + error(odds) * np.array([-t, more]))
+    down, up = _distances(without, behind(value, left_out, weights) - 1, alpha)
+    ends = special.expit(special.logit(wrong) + np.array([-down, up]))
     low, high = ends if wrong == value else 1 - ends[::-1]
-    least, most = of_people(value, weights)
+    least, most = of_people(value, weights, alpha)
     return max(float(low), least), min(float(high), most)
 
 
-def of_people(value: float, weights: np.ndarray) -> tuple[float, float]:
+def of_two_samples(
+    value: float, left_out: np.ndarray, weights: np.ndarray, others: np.ndarray, joint: bool
+) -> tuple[float, float]:
+    """95 % interval of a rate that depends on people of two samples: of a test, and of what was chosen on.
+
+    value, left_out, weights: of the test, as of `behind`; others: [V], the rate where each person of the
+    other sample is left out there. joint: some people are in both, and left out of both in `left_out`; then
+    all are one sample. Else the distances of both to the ends, on the log odds, are put together as in MOVER
+    (Zou & Donner 2008). Had the other sample shown more people who err, the threshold would be stricter and
+    the rate lower; so that sample's part is widened for skewness on the other side.
+    NaN, NaN where the test has no interval.
+    """
+    if joint:
+        return interval(value, np.append(left_out, others), np.append(weights, np.zeros(len(others), int)))
+    low, high = interval(value, left_out, weights)
+    wrong, without = _errors(value, others)
+    if np.isnan(low) or not (without > 0).all() or error(without) < _NOTHING:
+        return low, high
+    parts = np.abs(without - wrong)
+    more, less = _distances(1 - without, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
+    if wrong != value:
+        more, less = less, more
+    middle = special.logit(value)
+    low, high = special.logit(low), special.logit(high)
+    ends = middle + np.array([-np.hypot(middle - low, less), np.hypot(high - middle, more)])
+    return float(special.expit(ends[0])), float(special.expit(ends[1]))
+
+
+def _distances(without: np.ndarray, freedom: float, alpha: float = ALPHA) -> tuple[float, float]:
+    """How far the ends of a rate's interval are on the log odds, down and up, widened for skewness upwards.
+
+    without: the rate without each person [n].
+    """
+    n = len(without)
+    deviation = without.mean() - without
+    skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
+    t = float(stats.t.ppf(1 - alpha / 2, freedom))
+    spread = error(special.logit(without))
+    return spread * t, spread * float(t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2))
+
+
+def of_people(value: float, weights: np.ndarray, alpha: float = ALPHA) -> tuple[float, float]:
     """95 % interval of a rate in which each person is one trial: as wide as it can be for so many people.
 
     weights: [U], the trials of each person. A person's own rate lies between 0 and 1, so it varies most where
@@ -155,7 +199,7 @@ def of_people(value: float, weights: np.ndarray) -> tuple[float, float]:
     n = float(weights.sum() ** 2 / (weights.astype(float) ** 2).sum()) if weights.any() else 0.0
     if not n or not np.isfinite(value):
         return np.nan, np.nan
-    z = stats.norm.ppf(0.975)
+    z = stats.norm.ppf(1 - alpha / 2)
     centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
     return float(min(max(0.0, centre - half), value)), float(max(min(1.0, centre + half), value))
@@ -170,24 +214,29 @@ def _errors(value: float, left_out: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def difference(
-    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+    old: float,
+    new: float,
+    old_left_out: np.ndarray,
+    new_left_out: np.ndarray,
+    weights: np.ndarray,
+    alpha: float = ALPHA,
 ) -> tuple[float, float, float]:
     """95 % interval and p-value of the difference of two models' rates, `new - old`.
 
     All are NaN where `why_no_difference` says why. old_left_out, new_left_out: the rates without each cluster
-    [U]; weights: [U], the pairs of each.
+    [U]; weights: [U], the pairs of each; alpha: the chance to miss the truth.
 
     The log odds of both rates are taken as normal, with the jackknife's covariance. The interval holds the
     differences of all pairs of rates that are within Student's t of the two (the profile of that likelihood).
-    It holds 0 if and only if p, of the ratio of the odds, is at least 0.05. Where one of the two errs too
+    It holds 0 if and only if p, of the ratio of the odds, is at least alpha. Where one of the two errs too
     little for an interval of its own, the other's decides.
     """
     if why_no_difference(old, new, old_left_out, new_left_out, weights):
         return np.nan, np.nan, np.nan
     n, value = len(weights), new - old
-    t = stats.t.ppf(0.975, n - 1)
+    t = stats.t.ppf(1 - alpha / 2, n - 1)
     if why_none(old, old_left_out, weights) or why_none(new, new_left_out, weights):
-        return _mostly_of_one(old, new, old_left_out, new_left_out, weights)
+        return _mostly_of_one(old, new, old_left_out, new_left_out, weights, alpha)
     odds = special.logit([old, new])
     covariance = (n - 1) ** 2 / n * np.cov(special.logit(np.stack([old_left_out, new_left_out])))
     root = _root(covariance)
@@ -196,13 +245,18 @@ def difference(
     spread = float(np.sqrt((-1, 1) @ covariance @ (-1, 1)))
     p = 2 * float(stats.t.sf(abs(odds[1] - odds[0]) / spread, n - 1))
     low, high = min(float(apart.min()), value), max(float(apart.max()), value)
-    if p < 0.05:  # the grid of angles must not say otherwise
+    if p < alpha:  # the grid of angles must not say otherwise
         return (max(low, 0.0), high, p) if value > 0 else (low, min(high, 0.0), p)
     return min(low, 0.0), max(high, 0.0), p
 
 
 def _mostly_of_one(
-    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+    old: float,
+    new: float,
+    old_left_out: np.ndarray,
+    new_left_out: np.ndarray,
+    weights: np.ndarray,
+    alpha: float,
 ) -> tuple[float, float, float]:
     """`difference` where the better of the two has no interval of its own, as it errs so little.
 
@@ -211,8 +265,8 @@ def _mostly_of_one(
     2008), as if the two were independent, which is cautious. p is that of the distance to the end next to 0.
     """
     (worse, without, sign), (better, its_without, _) = _by_error(old, new, old_left_out, new_left_out)
-    low, high = interval(worse, without, weights)
-    t = stats.t.ppf(0.975, len(weights) - 1)
+    low, high = interval(worse, without, weights, alpha)
+    t = stats.t.ppf(1 - alpha / 2, len(weights) - 1)
     apart = worse - better
     down = float(np.hypot(worse - low, t * error(its_without)))
     up = float(np.hypot(high - worse, better))
@@ -222,7 +276,12 @@ def _mostly_of_one(
 
 
 def ratio(
-    old: float, new: float, old_left_out: np.ndarray, new_left_out: np.ndarray, weights: np.ndarray
+    old: float,
+    new: float,
+    old_left_out: np.ndarray,
+    new_left_out: np.ndarray,
+    weights: np.ndarray,
+    alpha: float = ALPHA,
 ) -> tuple[float, float, float]:
     """How many times less error the new model has, and the 95 % interval; NaN where either has none.
 
@@ -233,7 +292,7 @@ def ratio(
     if why_none(old, old_left_out, weights) or why_none(new, new_left_out, weights):
         return value, np.nan, np.nan
     logs = np.log(1 - old_left_out) - np.log(1 - new_left_out)
-    half = stats.t.ppf(0.975, len(weights) - 1) * error(logs)
+    half = stats.t.ppf(1 - alpha / 2, len(weights) - 1) * error(logs)
     return value, float(value * np.exp(-half)), float(value * np.exp(half))
 
 
@@ -289,3 +348,18 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     """A root [2, 2] of a covariance that may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))
+
+
+# ---------------------------------------------------------------- in words
+
+
+def bounded(row: Mapping[Any, Any], measure: str, form: str = ".3f", missing: str = "–") -> str:
+    """A measure and its interval, where it has one: "0.912 [0.873, 0.940]", or "3.1% [1.0, 8.2]".
+
+    row: with `measure`, and perhaps `<measure>_low` and `_high`. form: of a number. NaN gives `missing`.
+    """
+    value, low, high = (row.get(f"{measure}{end}", np.nan) for end in ("", "_low", "_high"))
+    if pd.isna(value):
+        return missing
+    bounds = "" if pd.isna(low) or pd.isna(high) else f" [{low:{form}}, {high:{form}}]".replace("%", "")
+    return f"{value:{form}}{bounds}"

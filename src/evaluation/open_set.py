@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.artifacts import uses
-from src.evaluation.intervals import interval, of_people, share_without_each
+from src.evaluation.intervals import bounded, interval, of_people, share_without_each
 from src.evaluation.pairs import possible
 from src.limits import NotPossible
 
@@ -38,10 +38,10 @@ def measure(
 ) -> pd.DataFrame:
     """One row per model, threshold and kind of probe: the share taken for somebody known, or found.
 
-    embeddings: float32 [N, D] unit rows by model, row i being row i of `faces` (`identity`, `quality`,
-    `split`). probe_embeddings: float32 [M, D] of `probes` (`kind`, `split`, `identity`); those in
+    embeddings: float32 [N, D] by model, row i being row i of `faces` (`identity`, `quality`, `split`).
+    probe_embeddings: float32 [M, D] of `probes` (`kind`, `split`, `identity`); those in
     "val" choose thresholds, those of "test" are counted, with the photos of test_unseen. A person is known by
-    the mean of their embeddings in train.
+    the mean of their embeddings in train, in which a longer one counts for more; else lengths don't matter.
 
     Two thresholds, both chosen on val: the lowest at which its impostor comparisons are accepted at
     `target_far` at most, and the lowest at which no kind of its probes is taken for somebody at more than
@@ -57,11 +57,16 @@ def measure(
     for model, vectors, others in _with_probes(embeddings, probe_embeddings):
         gallery = enrolled(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, target_far, target_fpir)
-        counted = _test_probes(gallery, vectors, faces, others, probes) + _known(gallery, vectors, faces)
+        counted = []
+        for kind in kinds(faces, probes):
+            given, table = (others, probes) if kind.of_probes else (vectors, faces)
+            identity, given = table["identity"].to_numpy()[kind.rows], given[kind.rows]
+            scores = _right(gallery, given, identity) if kind.known else gallery.best(given)
+            counted.append((kind.name, scores, identity))
         for rule, threshold in chosen.items():
             labels = {"model": model, "rule": rule, "threshold": threshold, "note": note}
-            for kind, scores, people in counted:
-                rows.append(labels | {"kind": kind} | _rate(scores >= threshold, people))
+            for name, scores, people in counted:
+                rows.append(labels | {"kind": name} | _rate(scores >= threshold, people))
     order = ["model", "rule", "threshold", "kind", "photos", "people", "rate", "low", "high", "note"]
     return pd.DataFrame(rows)[order]
 
@@ -83,8 +88,8 @@ def on_val(
     for model, vectors, others in _with_probes(embeddings, probe_embeddings):
         gallery = enrolled(vectors, faces)
         chosen, note = _thresholds(gallery, vectors, faces, others, probes, 0.5, target_fpir)
-        scores = [part for _, part, _ in _known(gallery, vectors, faces, "val")]
-        hits = np.concatenate([*scores, np.empty(0)]) >= chosen[PER_PROBE]
+        at = ((faces["split"] == "val") & faces["identity"].isin(gallery.people)).to_numpy()
+        hits = _right(gallery, vectors[at], faces["identity"].to_numpy()[at]) >= chosen[PER_PROBE]
         found = float(hits.mean()) if len(hits) else np.nan
         rows.append((model, chosen[PER_PROBE], found, len(hits), note))
     return pd.DataFrame(rows, columns=["model", "threshold", "found", "photos", "note"])
@@ -102,6 +107,36 @@ def _with_probes(
     return both
 
 
+class Kind(NamedTuple):
+    """Photos of the tests that are told apart: `rows` of `faces`, or of the probes."""
+
+    name: str
+    rows: np.ndarray
+    of_probes: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether they show people in training."""
+        return self.name.startswith(KNOWN)
+
+
+def kinds(faces: pd.DataFrame, probes: pd.DataFrame) -> list[Kind]:
+    """What is held against the people known: photos of them and of strangers, by quality, and all probes."""
+    found = []
+    for split, what in (("test_seen", KNOWN), ("test_unseen", "strangers")):
+        rows = np.flatnonzero(faces["split"] == split)
+        quality = faces["quality"].to_numpy(str)[rows]
+        found += [
+            Kind(f"{what}, {QUALITIES.get(name, 'photos')}", rows[quality == name])
+            for name in np.unique(quality)
+        ]
+    tested = probes[(probes["split"] == "test").to_numpy()]
+    for name in tested["kind"].unique():
+        rows = np.flatnonzero((probes["split"] == "test") & (probes["kind"] == name))
+        found.append(Kind(str(name), rows, of_probes=True))
+    return found
+
+
 class Gallery(NamedTuple):
     """The people one knows: a mean embedding of each."""
 
@@ -110,7 +145,8 @@ class Gallery(NamedTuple):
 
     def scores(self, vectors: np.ndarray) -> np.ndarray:
         """Cosines [n, K]; -inf where there is no embedding."""
-        return np.nan_to_num(vectors @ self.means.T, nan=-np.inf)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.nan_to_num(vectors @ self.means.T / lengths, nan=-np.inf)
 
     def best(self, vectors: np.ndarray) -> np.ndarray:
         return self.scores(vectors).max(1)
@@ -172,41 +208,13 @@ def _least(scores: np.ndarray, target: float) -> float:
     return float(np.nextafter(np.float32(refused), np.float32(2)))
 
 
-def _test_probes(
-    gallery: Gallery, vectors: np.ndarray, faces: pd.DataFrame, others: np.ndarray, probes: pd.DataFrame
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Of each kind of probe its best scores [n] and whose photos they are [n]."""
-    found = []
-    unseen = faces[(faces["split"] == "test_unseen").to_numpy()]
-    for quality, photos in unseen.groupby("quality"):
-        at = faces.index.get_indexer(photos.index)
-        kind = f"strangers, {QUALITIES.get(str(quality), 'photos')}"
-        found.append((kind, gallery.best(vectors[at]), photos["identity"].to_numpy()))
-    best = gallery.best(others)
-    for name, photos in probes[probes["split"] == "test"].groupby("kind", sort=False):
-        at = probes.index.get_indexer(photos.index)
-        found.append((str(name), best[at], photos["identity"].to_numpy()))
-    return found
-
-
-def _known(
-    gallery: Gallery, vectors: np.ndarray, faces: pd.DataFrame, split: str = "test_seen"
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Of known people's photos of each quality: the score under the right name, -inf where another's is."""
-    found = []
-    known = faces["identity"].isin(gallery.people)
-    at = np.flatnonzero((faces["split"] == split) & known)
-    identity, quality = faces["identity"].to_numpy()[at], faces["quality"].to_numpy()[at]
-    scores = gallery.scores(vectors[at])
+def _right(gallery: Gallery, vectors: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """The score of each photo under the right name, [n]; -inf where another's is higher."""
+    scores = gallery.scores(vectors)
     own = identity[:, None] == gallery.people
     right = np.where(own, scores, -np.inf).max(1, initial=-np.inf)
     other = np.where(own, -np.inf, scores).max(1, initial=-np.inf)
-    right = np.where(right > other, right, -np.inf)
-    for name in np.unique(quality):
-        here = quality == name
-        kind = f"{KNOWN}, {QUALITIES.get(str(name), 'photos')}"
-        found.append((kind, right[here], identity[here]))
-    return found
+    return np.where(right > other, right, -np.inf)
 
 
 def _rate(hits: np.ndarray, people: np.ndarray) -> dict[str, object]:
@@ -260,15 +268,8 @@ def _worth(kind: str) -> tuple[bool, bool, bool]:
 
 
 def in_columns(measured: pd.DataFrame, rule: str = PER_PROBE) -> pd.DataFrame:
-    """To read: a row per model, a column per kind, "3 % [1, 8]", at the threshold chosen by `rule`."""
-    rows = at(measured, rule)
-    texts = rows.assign(text=_in_percent(rows)).pivot_table("text", "model", "kind", aggfunc="first")
+    """To read: a row per model, a column per kind, "3% [1, 8]", at the threshold chosen by `rule`."""
+    rows = at(measured, rule).rename(columns={"low": "rate_low", "high": "rate_high"})
+    text = [bounded(row, "rate", ".0%") for row in rows.to_dict("records")]
+    texts = rows.assign(text=text).pivot_table("text", "model", "kind", aggfunc="first")
     return texts.reindex(index=rows["model"].unique(), columns=rows["kind"].unique())
-
-
-def _in_percent(rows: pd.DataFrame) -> list[str]:
-    parts = (100 * rows[["rate", "low", "high"]]).itertuples(index=False)
-    return [
-        f"{rate:.0f} %" + (f" [{low:.0f}, {high:.0f}]" if np.isfinite(low + high) else "")
-        for rate, low, high in parts
-    ]

@@ -16,6 +16,7 @@ from src.limits import NotPossible
 
 QUALITIES = ("high", "low", "unknown")
 STRATA = counting.STRATA
+ACROSS = "seen_x_strangers"  # the test of people in training against people who are not
 NO_ROW = -1  # in the place of a row of the embeddings, for a photo too small to have one
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _CLUSTERS = 300  # people; where there are more, they are put into so many clusters
@@ -31,6 +32,9 @@ class Trials:
     people: tuple[str, ...]
     quality: np.ndarray  # int8 [n]: codes into QUALITIES
     group: np.ndarray  # int64 [n]: photos that share one are near-duplicates; -1 shares with none
+    # bool [n], of a test of known people against strangers: which photos are of strangers. Its genuine pairs
+    # are of known people, its impostor pairs of one photo of each kind.
+    stranger: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Counts:
     cluster_score: np.ndarray  # float64 [C], ascending
     cluster_genuine: np.ndarray  # int64 [U, C]
     cluster_impostor: np.ndarray  # int64 [U, C]
+    cluster_people: tuple[tuple[str, ...], ...]  # U, who is in each
     people: int
     genuine_people: int  # people with genuine pairs
     photos: int
@@ -112,6 +117,31 @@ def test_sets(faces: pd.DataFrame, images: pd.DataFrame | None = None) -> dict[s
     if not tests:
         raise NotPossible("; ".join(problems) or "no faces are in a test split")
     return tests
+
+
+def across(known: Trials, strangers: Trials) -> Trials:
+    """The test of known people's photos against strangers', one of each; genuine pairs are of known people.
+
+    Raises ValueError where somebody is in both.
+    """
+    if both := sorted(set(known.people) & set(strangers.people)):
+        raise ValueError(f"{known.name} and {strangers.name} both have photos of {both[0]}")
+    return Trials(
+        ACROSS,
+        np.append(known.rows, strangers.rows),
+        np.append(known.identity, strangers.identity + len(known.people)),
+        known.people + strangers.people,
+        np.append(known.quality, strangers.quality),
+        np.append(known.group, strangers.group),
+        np.arange(len(known.rows) + len(strangers.rows)) >= len(known.rows),
+    )
+
+
+def with_strangers(tests: Mapping[str, Trials]) -> dict[str, Trials]:
+    """The tests, and, where there are both, test_seen against test_unseen."""
+    if not {"test_seen", "test_unseen"} <= set(tests):
+        return dict(tests)
+    return {**tests, ACROSS: across(tests["test_seen"], tests["test_unseen"])}
 
 
 def first_test(tests: Mapping[str, Trials]) -> Trials:
@@ -212,8 +242,8 @@ def checked(embeddings: np.ndarray, rows: np.ndarray, model: str) -> np.ndarray:
 
 def genuine_pairs(test: Trials) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The genuine pairs, a few people-sized blocks at a time: positions in the test set [n], [n]."""
-    order = np.argsort(test.identity, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(test.identity))[:-1]):
+    wanted = np.ones(len(test.rows), bool) if test.stranger is None else ~test.stranger
+    for rows in _of_each(test.identity, wanted):
         for start in range(0, len(rows), 256):
             i, j = np.triu_indices(len(rows[start : start + 256]), 1, len(rows) - start)
             a, b = rows[start + i], rows[start + j]
@@ -237,16 +267,18 @@ def count_pairs(
     people = int(test.identity.max()) + 1
     if people > _CLUSTERS:
         cluster = np.random.default_rng(0).permutation(people)[test.identity] % _CLUSTERS
-    order = np.lexsort((test.group, test.identity, cluster, test.quality))
+    stranger = np.zeros(len(test.rows), bool) if test.stranger is None else test.stranger
+    order = np.lexsort((test.group, test.identity, cluster, test.quality, stranger))
     order = order[keep[order]]
-    quality, group = test.quality[order], test.group[order]
-    edges = [0, *(np.flatnonzero(np.diff(quality)) + 1), len(order)]
+    quality, group, of_stranger = test.quality[order], test.group[order], stranger[order]
+    edges = [0, *(np.flatnonzero(np.diff(quality + len(QUALITIES) * of_stranger)) + 1), len(order)]
     spans = [
         slice(start, min(start + _TILE, stop))
         for first, stop in itertools.pairwise(edges)
         for start in range(first, stop, _TILE)
     ]
     tiles = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
+    tiles = [(a, b) for a, b in tiles if not of_stranger[a.start]]  # strangers come last, as the second
     photos = counting.Photos(
         vectors=np.nan_to_num(vectors[order]),
         failed=missing[order],
@@ -255,23 +287,46 @@ def count_pairs(
         group=np.where(np.isin(group, _repeated(group)), group, -1),
         clusters=min(people, _CLUSTERS),
         tiles=tiles,
-        keys=[(int(quality[a.start]), int(quality[b.start])) for a, b in tiles],
+        keys=[_key(quality[a.start], quality[b.start]) for a, b in tiles],
+        only_genuine=[test.stranger is not None and not of_stranger[b.start] for _, b in tiles],
     )
+    names = test.people or tuple(map(str, range(people)))
+    members: dict[int, list[str]] = {}
+    for one, person in np.unique(np.column_stack([cluster, test.identity]), axis=0):
+        members.setdefault(int(one), []).append(names[person])
     strata = {}
     for name, tally in counting.counted(photos, device).items():
         keys = counting.in_stratum(photos.keys)[name]
         inside = np.isin(test.quality, np.unique(keys))
-        counted = int(tally.genuine.sum() + tally.impostor.sum())
+        if test.stranger is None:
+            counted = int(tally.genuine.sum() + tally.impostor.sum())
+            left_out = sum(_number_of_pairs(quality, *key) for key in keys) - counted
+        else:  # near-duplicates are of one person
+            known = [quality[rows] for rows in _of_each(test.identity[order], ~of_stranger)]
+            left_out = sum(_number_of_pairs(own, *key) for own in known for key in keys)
+            left_out -= int(tally.genuine.sum())
         strata[name] = Counts(
-            *tally,
+            *tally[:-1],
+            cluster_people=tuple(tuple(members[int(one)]) for one in tally.cluster),
             people=len(np.unique(test.identity[inside & keep])),
-            genuine_people=_with_genuine_pairs(test, keep, keys),
+            genuine_people=_with_genuine_pairs(test, keep & ~stranger, keys),
             photos=int(inside.sum()),
             failed=int((inside & missing).sum()),
             excluded=int((inside & ~keep).sum()),
-            left_out=sum(_number_of_pairs(quality, *key) for key in keys) - counted,
+            left_out=left_out,
         )
     return strata
+
+
+def _key(a: int, b: int) -> tuple[int, int]:
+    return (int(a), int(b)) if a <= b else (int(b), int(a))
+
+
+def _of_each(identity: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
+    """The positions of each person's photos [n], of those that are wanted."""
+    rows = np.flatnonzero(wanted)
+    rows = rows[np.argsort(identity[rows], kind="stable")]
+    return np.split(rows, np.flatnonzero(np.diff(identity[rows])) + 1)
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:

@@ -12,10 +12,9 @@ import pandas as pd
 from src.evaluation import verification
 from src.evaluation.curves import auc_of
 from src.evaluation.intervals import PEOPLE
+from src.evaluation.operating_point import OWN, SEEN
 from src.evaluation.pairs import possible
 from src.limits import NotPossible
-
-TRAINED, OWN = "people in training", "people of its own"  # whose pairs of val decide
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ class Recommendation:
     `closed_list` is the model for people who are all known, `strangers` the one for where others come, None
     where that could not be tried. `model` is the one of the two that the user's question asks for. `why` says
     how it was chosen, and `table` holds the numbers of val: model, auc (of pairs of people in training),
-    threshold, found (known people's photos found at it, 0-1), photos, note.
+    auc_unseen (of pairs of people of its own, the column left out where there are none), threshold, found
+    (known people's photos found at it, 0-1), photos, note.
     """
 
     model: str
@@ -83,16 +83,20 @@ def recommend(
 def _on_val(
     embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFrame, candidates: list[str]
 ) -> tuple[pd.DataFrame, str]:
-    """AUC by model on pairs of val's photos of people in training, or, without such, on all; and on whose."""
-    training = faces.loc[faces["split"] == "train", "identity"]
-    other = (faces["split"] == "val") & ~faces["identity"].isin(training)
-    models = {name: embeddings[name] for name in candidates}
-    counts, whose = verification.on_val(models, faces.assign(split=faces["split"].mask(other, ""))), TRAINED
+    """AUC by model on val's pairs of people in training, and of others there; and which of them decides."""
+    val = verification.on_val({name: embeddings[name] for name in candidates}, faces)
+
+    def aucs(whose: str) -> list[float]:
+        counts = val.get(whose, {})
+        return [auc_of(counts[name]["all"]) if counts.get(name) else np.nan for name in candidates]
+
+    table = pd.DataFrame({"model": candidates, "auc": aucs(SEEN), "auc_unseen": aucs(OWN)})
+    if table["auc"].notna().any():
+        return (table if table["auc_unseen"].notna().any() else table.drop(columns="auc_unseen")), SEEN
     photos = faces.loc[faces["split"] == "val", "identity"].value_counts()
-    if not any(counts.values()) and (photos > 1).sum() >= PEOPLE:
-        counts, whose = verification.on_val(models, faces), OWN
-    aucs = [auc_of(counts[name]["all"]) if counts.get(name) else np.nan for name in candidates]
-    return pd.DataFrame({"model": candidates, "auc": aucs}), whose
+    enough = (photos > 1).sum() >= PEOPLE
+    own = table["auc_unseen"] if enough else np.nan
+    return table.drop(columns="auc_unseen").assign(auc=own), OWN if enough else SEEN
 
 
 def _why(

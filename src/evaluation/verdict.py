@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation.comparisons import stratum
+from src.evaluation.intervals import bounded
+from src.evaluation.pairs import ACROSS
 
 _TESTS = {"test_seen": "New photos of people in training", "test_unseen": "People who appear nowhere else"}
 _CHANCE = 0.6  # AUC from which the no-face control is clearly above chance, if its interval is above 0.5
@@ -28,14 +30,21 @@ def summary(
 
     report: of `verification.report`; rates: of `verification.at_thresholds`; model: the one compared with the
     baseline (default: the last that is not the control). The headline is the primary comparison, on the
-    stratum that `comparisons.stratum` names. Other models are named where they differ from the baseline after
-    Holm's adjustment, none as the best; where there are pairs of good photos, what the model gains or loses
-    there.
+    stratum that `comparisons.stratum` names. Other models are named where they differ from the baseline by
+    intervals that hold for all comparisons at once, none as the best; where there are pairs of good photos,
+    what the model gains or loses there.
     """
     models = [name for name in report["model"].unique() if name != control]
     model, baseline = model or models[-1], str(report["baseline"].iloc[0])
-    tests = [name for name in report["test"].unique() if name != "val"]
+    tests = [name for name in report["test"].unique() if name not in ("val", ACROSS)]
     points = [_test_in_words(report, rates, test, model, baseline, control) for test in tests]
+    if rates is not None and (across := by_model(rates[rates["test"] == ACROSS], "all")):
+        accepted = [f"{name} accepts {bounded(across[name], 'far', '.2%')}" for name in (model, baseline)]
+        target, whose = across[baseline]["target_far"], across[baseline]["whose"]
+        points.append(
+            "- One photo of somebody in training, the other of somebody who is not: at the thresholds from "
+            f"val ({whose}) for FAR {target:.2%}, {' and '.join(accepted)} of these pairs."
+        )
     points += [f"- **Beware.** {sentence}" for sentence in warnings(report, control)]
     return "\n".join(points)
 
@@ -141,16 +150,19 @@ def _others(measured: dict[Hashable, _Row], model: str, baseline: str, control: 
         if name in (model, baseline, control) or not p < 0.05:
             continue
         better = "better" if row["auc_difference"] > 0 else "worse"
-        ends = f"{row['auc_difference_low']:+.3f} to {row['auc_difference_high']:+.3f}"
+        ends = " to ".join(f"{row[f'auc_difference_simultaneous_{end}']:+.3f}" for end in ("low", "high"))
         named.append(f"{name} is {better} ({ends}{_times(row)})")
     if not named:
         return ""
-    return f" Against {baseline}, adjusted for the number of comparisons (Holm): {'; '.join(named)}."
+    return f" Against {baseline}, by intervals that hold for all comparisons at once: {'; '.join(named)}."
 
 
 def _times(row: _Row) -> str:
-    """How many times less error, or more, where that has an interval; else nothing."""
-    value, low, high = (row[f"error_ratio{end}"] for end in ("", "_low", "_high"))
+    """How many times less error, or more, where that has an interval; else nothing.
+
+    The interval is the declared comparison's own, or else the one for all comparisons at once.
+    """
+    value, low, high = (row[f"error_ratio{end}"] for end in ("", "_simultaneous_low", "_simultaneous_high"))
     if not np.isfinite(low):
         return ""
     if value < 1:
@@ -178,14 +190,14 @@ def _comparison(new: _Row, old: _Row, model: str, baseline: str) -> str:
     for name, row in ((model, new), (baseline, old)):
         if row["fte"] == 1:
             return f"{name} gives no embedding for any photo: it matches nobody, and nothing can be compared."
-    p, low, high = (new[f"auc_difference_{end}"] for end in ("p", "low", "high"))
+    ends = ("p_adjusted", "simultaneous_low", "simultaneous_high")
+    p, low, high = (new[f"auc_difference_{end}"] for end in ends)
     scores = f"AUC {bounded(new, 'auc')} against {bounded(old, 'auc')}"
     if not np.isfinite(p):
         why = new["auc_difference_interval"]
         return f"{scores}; whether {model} and {baseline} really differ can't be said: {why}."
-    if new["primary"]:
-        p = new["auc_difference_p_adjusted"]
-    certainty = f"95 % interval {low:+.3f} to {high:+.3f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    kind = "" if new["primary"] else "simultaneous "
+    certainty = f"{kind}95 % interval {low:+.3f} to {high:+.3f}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     if p >= 0.05:
         seen = f" {new['auc_detectable']:.3f} would have been seen with 80 % power."
         return f"**no significant difference** between {model} and {baseline}: {scores} ({certainty}).{seen}"
@@ -198,13 +210,7 @@ def _at_threshold(row: _Row, model: str) -> str:
     if not np.isfinite(row["threshold"]):
         return f"{model} has no threshold: val has too few pairs to choose one on."
     return (
-        f"At threshold {row['threshold']:.3f}, chosen on val for FAR {row['target_far']:.2%}, "
-        f"{model} accepts {bounded(row, 'tar', '.2%')} of genuine and "
+        f"At threshold {row['threshold']:.3f}, chosen on val ({row['whose']}) for FAR "
+        f"{row['target_far']:.2%}, {model} accepts {bounded(row, 'tar', '.2%')} of genuine and "
         f"{bounded(row, 'far', '.2%')} of impostor pairs."
     )
-
-
-def bounded(row: _Row, measure: str, form: str = ".3f") -> str:
-    """A measure and its interval, where it has one: "0.912 [0.873, 0.940]"."""
-    value, low, high = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:{form}}" + (f" [{low:{form}}, {high:{form}}]" if np.isfinite(low + high) else "")

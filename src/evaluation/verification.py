@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation import support
-from src.evaluation.comparisons import declared
+from src.evaluation.comparisons import Difference, declared
 from src.evaluation.curves import (
     FARS,
     area,
@@ -31,10 +31,10 @@ from src.evaluation.hardest import hardest
 from src.evaluation.intervals import (
     difference,
     interval,
-    on_coarse_grid,
     ratio,
     without_each,
 )
+from src.evaluation.operating_point import at_thresholds, for_test, on_val, threshold_of, thresholds, val_for
 from src.evaluation.pairs import (
     QUALITIES,
     STRATA,
@@ -50,11 +50,12 @@ from src.evaluation.pairs import (
     possible,
     test_sets,
     trials,
+    with_strangers,
 )
-from src.evaluation.support import SUPPORT, limited, unsupported
+from src.evaluation.support import SUPPORT, unsupported
 from src.limits import NotPossible
 
-# Some of it comes from `pairs`: who verifies finds all that it takes in one place.
+# Some of it comes from other rooms: who verifies finds all that it takes in one place.
 __all__ = [
     "FARS",
     "SUPPORT",
@@ -68,6 +69,7 @@ __all__ = [
     "evaluate",
     "far_and_tar",
     "first_test",
+    "for_test",
     "hardest",
     "has_pairs",
     "histogram",
@@ -81,6 +83,9 @@ __all__ = [
     "threshold_of",
     "thresholds",
     "trials",
+    "val_for",
+    "with_strangers",
+    "with_thresholds",
 ]
 
 # ---------------------------------------------------------------- one number
@@ -139,7 +144,8 @@ def report(
     Raises ValueError where there are no results or the baseline is not among the models.
 
     `<measure>_low` and `_high` bound the measure, `<measure>_difference` is the model's less the baseline's
-    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`.
+    on the same pairs, with `_difference_low`, `_difference_high` and its p-value `_difference_p`, each for
+    itself; those that hold for all comparisons at once: see `comparisons.declared`.
     error_ratio, with its interval, is how many times less error (1 - AUC) the model has than the baseline.
     What stands behind a row, `support.columns` says. A TAR whose FAR the pairs cannot support is NaN, and
     `unsupported` names it; an interval is NaN where `intervals.why_none` gives a reason, for the AUC in the
@@ -150,7 +156,8 @@ def report(
     """
     if not results:
         raise ValueError("there are no results to report")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    behind: list[Difference | None] = []  # each row's, where it has one
     for test, models in results.items():
         reference = baseline or next(iter(models))
         if reference not in models:
@@ -163,6 +170,7 @@ def report(
                 labels = {"model": name, "test": test, "quality": quality, "baseline": reference}
                 if name in closed and test == "test_unseen":
                     rows.append(labels | {"note": f"not possible: nobody of {test} is on the closed list"})
+                    behind.append(None)
                     continue
                 model = measured.get(name)
                 if model is None and reasons is None:
@@ -170,108 +178,19 @@ def report(
                 if model is None:
                     why = (reasons or {})[name] or f"not possible: {test} has no {quality} pairs"
                     rows.append(labels | {"note": why})
+                    behind.append(None)
                     continue
                 lacking = " and no ".join(kind for kind in ("genuine", "impostor") if not model.row[kind])
                 note = f"not possible: {test} has no {lacking} {quality} pairs" if lacking else model.note
                 note = note or (reasons or {}).get(name, "")
                 rows.append(labels | {"note": note} | model.row | _compared(model, measured[reference]))
-    return declared(pd.DataFrame(rows), primary)
+                behind.append(_difference(model, measured[reference]))
+    return declared(pd.DataFrame(rows), primary, behind)
 
 
 def reasons(rows: Mapping[str, np.ndarray | NotPossible]) -> dict[str, str]:
     """By model, in order: why it could not be had, or ""."""
     return {name: str(value) if isinstance(value, NotPossible) else "" for name, value in rows.items()}
-
-
-def thresholds(models: Mapping[str, Mapping[str, Counts]], target_far: float) -> pd.DataFrame:
-    """The lowest threshold of each model at which its FAR is at most `target_far`.
-
-    models: counts by model and stratum, as of `on_val`. One row per model, with the FAR and TAR there. Scores
-    at or above the threshold are accepted; apply it to the test sets with `at_thresholds`. `note` says where
-    the impostor pairs are too few for such a FAR, where failures to enrol keep it from being reached, or
-    where there are no scores to choose on; then there is no threshold (NaN). Columns: model, target_far,
-    threshold, far, tar, genuine and impostor (pairs), note. Raises ValueError where `target_far` does not lie
-    between 0 and 1.
-    """
-    if not 0 < target_far < 1:
-        raise ValueError(f"target_far is {target_far}; it must lie between 0 and 1")
-    rows = []
-    for name, strata in models.items():
-        if "all" not in strata:
-            note = "not possible: val has no two people with two different photos of one"
-            rows.append((name, target_far, *[np.nan] * 3, 0, 0, note))
-            continue
-        counts = strata["all"]
-        fars = far_and_tar(counts.genuine, counts.impostor)[0][1:]
-        scored = np.isfinite(counts.score)
-        allowed = int((fars <= target_far)[: scored.sum()].sum())  # of the scores, from the highest
-        threshold = np.nan
-        if scored.any():
-            scores, tops = counts.score[scored], counts.top[scored]
-            at = len(scores) - allowed
-            below, above = np.append(scores[0] - 1e-6, tops)[at], np.append(scores, tops[-1] + 1e-6)[at]
-            threshold = float((below + above) / 2)  # half-way to the next, clear of rounding
-        far, tar = (_share_accepted(counts, part, threshold) for part in (counts.impostor, counts.genuine))
-        pairs = int(counts.impostor.sum())
-        without = _share_accepted_without_each(counts, counts.impostor, counts.cluster_impostor, threshold)
-        independent = limited(far, without, pairs) if far > 0 else pairs * target_far
-        note = ""
-        if not scored.any():
-            note = "not possible: no pair has a score"
-        elif allowed == scored.sum():
-            note = f"failures to enrol end the curve below this FAR, at {far:.3g}: every score is accepted"
-        elif min(pairs * target_far, independent) < SUPPORT:
-            note = f"{pairs} impostor pairs are few for this FAR"
-            if independent < pairs * target_far:
-                note += f": its false matches are worth {independent:.0f} independent ones"
-        rows.append((name, target_far, threshold, far, tar, int(counts.genuine.sum()), pairs, note))
-    columns = ["model", "target_far", "threshold", "far", "tar", "genuine", "impostor", "note"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def on_val(
-    embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFrame
-) -> dict[str, dict[str, Counts]]:
-    """Counts of the pairs of "val" by model and stratum; no strata where it has no pairs of both kinds."""
-    try:
-        val = trials(faces, "val")
-    except NotPossible:
-        return {model: {} for model in possible(embeddings)}
-    return evaluate(embeddings, {"val": val})["val"]
-
-
-def threshold_of(chosen: pd.DataFrame, model: str) -> float:
-    """A model's threshold in the table of `thresholds`; NaN where it has none."""
-    found = chosen.loc[chosen["model"] == model, "threshold"]
-    return float(found.iloc[0]) if len(found) else np.nan
-
-
-def at_thresholds(results: Results, chosen: pd.DataFrame) -> pd.DataFrame:
-    """FAR and TAR, with 95 % intervals, at the thresholds that `thresholds` chose on `val`.
-
-    One row per test set, model and stratum; NaN where there is no threshold, no interval where no pair has a
-    score. Columns: model, test, quality,
-    threshold, target_far, far, far_low, far_high, tar, tar_low, tar_high.
-    """
-    rows = []
-    for test, models in results.items():
-        for choice in chosen.to_dict("records"):
-            threshold = choice["threshold"]
-            for quality, counts in models[choice["model"]].items():
-                row = {"model": choice["model"], "test": test, "quality": quality}
-                row |= {"threshold": threshold, "target_far": choice["target_far"]}
-                for name, part, clusters in (
-                    ("far", counts.impostor, counts.cluster_impostor),
-                    ("tar", counts.genuine, counts.cluster_genuine),
-                ):
-                    row[name] = _share_accepted(counts, part, threshold)
-                    left_out = _share_accepted_without_each(counts, part, clusters, threshold)
-                    if not np.isfinite(counts.score).any():
-                        left_out[:] = np.nan
-                    weights = clusters.sum(1)
-                    row[f"{name}_low"], row[f"{name}_high"] = interval(row[name], left_out, weights)
-                rows.append(row)
-    return pd.DataFrame(rows)
 
 
 # ---------------------------------------------------------------- values for figures
@@ -317,11 +236,19 @@ def by_test(function: Callable[..., pd.DataFrame], results: Results, **options: 
     return table[["test", *table.columns.drop("test")]]
 
 
+def with_thresholds(scores: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """The tables of `histogram`, columns model and test, with each test's `threshold` of `thresholds`."""
+    keys = scores[["model", "test"]].drop_duplicates().itertuples(index=False)
+    found = {(model, test): threshold_of(chosen, model, test) for model, test in keys}
+    return scores.assign(threshold=[found[key] for key in zip(scores["model"], scores["test"], strict=True)])
+
+
 def histogram(models: Mapping[str, Mapping[str, Counts]], model: str, bins: int = 100) -> pd.DataFrame:
     """Densities of one model's genuine and impostor scores, all pairs.
 
-    Columns: score (the middle of a bin), genuine and impostor (per unit of score). Failures to enrol have no
-    score: a density integrates to the share of the pairs that have one. Raises NotPossible where none has.
+    Columns: model, score (the middle of a bin), genuine and impostor (per unit of score). Failures to enrol
+    have no score: a density integrates to the share of the pairs that have one. Raises NotPossible where none
+    has.
     """
     if model not in models:
         raise NotPossible(f"there is no {model}")
@@ -331,7 +258,7 @@ def histogram(models: Mapping[str, Mapping[str, Counts]], model: str, bins: int 
         raise NotPossible("there are no scores: every pair has a failure to enrol")
     score = middle(counts)[scored]
     edges = np.linspace(score[0] - 1e-6, score[-1] + 1e-6, bins + 1)
-    table = {"score": (edges[1:] + edges[:-1]) / 2}
+    table: dict[str, Any] = {"model": model, "score": (edges[1:] + edges[:-1]) / 2}
     for name, part in (("genuine", counts.genuine), ("impostor", counts.impostor)):
         inside = np.histogram(score, edges, weights=part[scored])[0]
         table[name] = inside / max(part.sum(), 1) / np.diff(edges)
@@ -348,7 +275,7 @@ def discard(
     """Error versus discard: each model's FRR at its threshold when the worst photos are dropped.
 
     embeddings: float32 [N, D] unit rows by model. measure: [N], a quality of each row of the embeddings,
-    higher is better. chosen: as of `thresholds`.
+    higher is better. chosen: as of `thresholds`; those for this test.
     One row per model and share of photos `discarded`, from 0 up: `frr`, NaN where too few pairs are left to
     tell, and how many `genuine` pairs there are. Raises ValueError where the lengths differ.
     The method is that of Grother & Tabassi, "Performance of biometric quality measures", 2007.
@@ -362,7 +289,7 @@ def discard(
     rank = np.argsort(np.argsort(quality, kind="stable"), kind="stable")
     step = rank * steps // len(quality)  # the step that drops the photo
     rows = []
-    for choice in chosen.itertuples():
+    for choice in for_test(chosen, test.name).itertuples():
         model = str(choice.model)
         vectors = checked(embeddings[model], test.rows, model)
         counts = np.zeros((2, steps), np.int64)  # [rejected, accepted] by the step that drops the pair
@@ -370,7 +297,7 @@ def discard(
             accepted = np.einsum("id,id->i", vectors[a], vectors[b]) >= choice.threshold
             np.add.at(counts, (accepted.astype(int), np.minimum(step[a], step[b])), 1)
         left = counts[:, ::-1].cumsum(1)[:, ::-1]
-        frrs = np.where(left.sum(0) >= SUPPORT, _ratio(left[0], left.sum(0)), np.nan)
+        frrs = np.where(left.sum(0) >= SUPPORT, left[0] / np.maximum(left.sum(0), 1), np.nan)
         for i, frr in enumerate(frrs):
             rows.append((choice.model, i / steps, frr, left[:, i].sum()))
     return pd.DataFrame(rows, columns=["model", "discarded", "frr", "genuine"])
@@ -383,6 +310,7 @@ class _Measured(NamedTuple):
     row: dict[str, Any]  # of the report
     left_out: dict[str, np.ndarray]  # by measure: the measure without each cluster [U]
     weights: np.ndarray  # int64 [U]: genuine pairs of each cluster
+    people: tuple[tuple[str, ...], ...]  # U, who is in each cluster
     note: str  # what could not be measured, and why
 
 
@@ -416,7 +344,8 @@ def _measured(counts: Counts) -> _Measured:
     row["d_prime"] = d_prime(counts)
     row["unsupported"] = ", ".join(without_support)
     row |= support.columns(counts, row["auc"], left_out["auc"])
-    return _Measured(row, left_out, weights, _ended(counts, row) if failures else "")
+    people = counts.cluster_people
+    return _Measured(row, left_out, weights, people, _ended(counts, row) if failures else "")
 
 
 def _ended(counts: Counts, row: dict[str, Any]) -> str:
@@ -442,37 +371,15 @@ def _compared(model: _Measured, reference: _Measured) -> dict[str, Any]:
         low, high, p = difference(old, new, old_left_out, new_left_out, model.weights)
         key = f"{name}_difference"
         compared |= {key: new - old, f"{key}_low": low, f"{key}_high": high, f"{key}_p": p}
-    old, new = reference.row["auc"], model.row["auc"]
-    of_auc = (old, new, reference.left_out["auc"], model.left_out["auc"], model.weights)
+    of_auc = _difference(model, reference)[:-1]
     ends = zip(("", "_low", "_high"), ratio(*of_auc), strict=True)
     compared |= {f"error_ratio{end}": value for end, value in ends}
     return compared | support.compared(*of_auc)
 
 
-# ---------------------------------------------------------------- pairs accepted at a threshold
-
-
-def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
-    return np.divide(part, total, out=np.full(np.shape(part), np.nan), where=total > 0)
-
-
-def _share_accepted(counts: Counts, part: np.ndarray, threshold: float) -> float:
-    """Share of the pairs `part` [K] whose scores reach the threshold; NaN where one of them is lacking."""
-    total = part.sum()
-    if not total or np.isnan(threshold):
-        return np.nan
-    return float(part[counts.score >= threshold].sum() / total)
-
-
-def _share_accepted_without_each(
-    counts: Counts, part: np.ndarray, clusters: np.ndarray, threshold: float
-) -> np.ndarray:
-    """The share of the pairs `part` [K] accepted, without each cluster's pairs [U, C] in turn: [U].
-
-    The threshold cuts a step of the coarse grid. Of a cluster's pairs in that step as many count as accepted
-    as of all pairs in it.
-    """
-    total = on_coarse_grid(counts, part)
-    accepted = on_coarse_grid(counts, part * (counts.score >= threshold))
-    share = np.nan_to_num(_ratio(accepted, total))
-    return _ratio((total - clusters) @ share, (total - clusters).sum(1))
+def _difference(model: _Measured, reference: _Measured) -> Difference:
+    """The AUCs of a model and of the reference, and what they are without each person."""
+    (old, old_left_out), (new, new_left_out) = (
+        (one.row["auc"], one.left_out["auc"]) for one in (reference, model)
+    )
+    return Difference(old, new, old_left_out, new_left_out, model.weights, model.people)

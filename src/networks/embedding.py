@@ -27,13 +27,14 @@ def embed(
     batch_size: int = 256,
     mirrored: bool = False,
     workspace: Path | None = None,
+    unit: bool = True,
 ) -> np.ndarray:
     """Embeddings float32 [N, D], unit rows, of crops uint8 [N, H, W, 3] RGB.
 
     A network runs on the device where networks work (`devices.device`), in half precision where that is
     faster and agrees, in parts that fit, in evaluation mode; it is left where, and in the mode that, it was.
     mirrored: each row is the mean of the unit embeddings of the crop and of its mirror image. With a
-    workspace, batches already there are not computed again.
+    workspace, batches already there are not computed again. unit: False leaves rows as long as they came.
     Raises ValueError where crops are not such images, or where a row of the result is not finite.
     """
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
@@ -67,7 +68,7 @@ def embed(
         raise ValueError(
             f"the model gives no usable embedding for {len(bad)} crops, the first of them row {bad[0]}"
         )
-    return embeddings / norms
+    return embeddings / norms if unit else embeddings
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

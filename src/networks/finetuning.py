@@ -5,8 +5,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,29 @@ from tqdm.auto import tqdm
 
 from src import artifacts, devices
 from src.artifacts import uses
-from src.evaluation import verification
-from src.limits import NotPossible
-from src.networks import degradation, embedding, losses, network, stepping, weights
+from src.evaluation import choosing
+from src.networks import embedding, losses, network, stepping, weights
 from src.networks import hints as hinting
+from src.networks.loading import (
+    Nobody,
+    TrainingData,
+    augment,
+    batches_of,
+    in_a_pass,
+    shown,
+    steps_of,
+    training_data,
+    views,
+)
 from src.networks.network import FaceNetwork
 from src.networks.recipes import PACK as PACK
 from src.networks.recipes import Settings as Settings
 from src.networks.recipes import within_reach
 
 PAUSE = 20.0  # seconds between states kept for resuming: they are 0.4 GB each, and epochs may be short
+TURNED = (1.0, 0.75, 0.5, 0.25, 0.0)  # shares of what tells nobody from people, that an embedding may lack
+NEAR = 0.002  # of AUC on "val" that may be lost for a smaller one: with more of it, strangers are told better
+SEEN_OF_NOBODY = 64  # photos of nobody that show where a network puts them
 EVERY = 4  # steps between which the weights are averaged
 
 Line = dict[str, Any]  # of a history
@@ -44,6 +56,7 @@ def train(
     teacher: np.ndarray | None = None,
     loss: losses.MakeLoss = losses.cosface,
     guide: FaceNetwork | None = None,
+    nobody: Nobody | None = None,
     *,
     workspace: Path,
 ) -> Path:
@@ -53,24 +66,30 @@ def train(
     model that knows more; the student learns to give them, through a linear map, for degraded crops
     (distillation, Hinton et al. 2015). loss: makes the loss, see `losses`. guide: the teacher's network,
     whose feature maps a ResNet-50 learns, too: see `hints`.
+    nobody: photos of nobody in training, one more class: else a network sees its people everywhere. To a
+    ResNet-50 two bad photos would then be alike as both may show nobody; so its embeddings are turned from
+    that class again, as little as "val" needs (`TURNED`), which the record says (`turned`).
     There are fewer epochs where a set is large: see `recipes.within_reach`.
-    After each epoch the averaged weights are tried on the rows whose split is "val". The checkpoint is the
-    best epoch (the last, without such rows), with settings, training data and history; it is written when
-    training ends. Training that was interrupted goes on from what is in `workspace`, after its last kept
-    epoch: there, one file holds the state, the best weights so far and their history, which so never part.
+    After each epoch the averaged weights are tried on the rows whose split is "val", on both questions that
+    it asks (`choosing.aucs`). The checkpoint is the best epoch (the last, without such rows), with settings,
+    training data and history; it is written when training ends. Training that was interrupted goes on from
+    what is in `workspace`, after its last kept epoch: there, one file holds the state, the best weights so
+    far and their history, which so never part.
     Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
     people to train on, FloatingPointError where the loss is no longer finite.
     """
-    data = _training_data(crops, faces, settings, teacher)
-    settings = within_reach(settings, _in_a_pass(data, settings), devices.device().type != "cpu")
+    data = training_data(crops, faces, settings, teacher)
+    settings = within_reach(settings, in_a_pass(data, settings), devices.device().type != "cpu")
     if guide is not None and settings.hints and hinting.stages(start):
         guide = copy.deepcopy(guide).to(devices.device())
         data = replace(data, hints=hinting.give(guide, crops, data.rows, settings.seed))
+    if settings.nobody:
+        data = replace(data, nobody=nobody)
     settings, trials = _choose_rate(start, data, settings, loss, workspace / "trials.json")
     folder, state = workspace / "artefact", workspace / "state.safetensors"
     learner = Learner(start, data, settings, loss)
     history = learner.restore(state) if state.is_file() else []
-    steps, batches = _steps(data, settings), _batches(data, settings, len(history))
+    steps, batches = steps_of(data, settings), batches_of(data, settings, len(history))
     kept = time.perf_counter()
     bar = devices.Bar(
         total=steps * settings.epochs, initial=steps * len(history), desc="fine-tuning", unit="step"
@@ -84,7 +103,7 @@ def train(
             except FloatingPointError as error:
                 rescue = "nothing is kept"
                 if history:
-                    network.save(learner.best, folder, _record(data, settings, trials, history))
+                    _finish(learner.best, data, folder, _record(data, settings, trials, history))
                     rescue = f"the best of the {epoch} epochs before is in {folder}"
                 raise FloatingPointError(
                     f"{error}: {rescue}; try a learning_rate below {settings.learning_rate:g}"
@@ -95,53 +114,7 @@ def train(
             if time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
-    return network.save(learner.best, folder, _record(data, settings, trials, history))
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What is trained and validated on; rows of the crops."""
-
-    crops: np.ndarray  # uint8 [N, H, W, 3] RGB
-    rows: np.ndarray  # int64 [n] in "train"
-    labels: np.ndarray  # int64 [n], codes into people
-    people: list[str]
-    targets: Tensor | None  # float32 [N, T], unit rows: the teacher's embeddings
-    val_rows: np.ndarray  # int64 [m]
-    val_identity: np.ndarray  # [m]
-    hints: hinting.Hints | None = None  # of the rows
-
-
-def _training_data(
-    crops: np.ndarray, faces: pd.DataFrame, settings: Settings, teacher: np.ndarray | None
-) -> TrainingData:
-    identity = faces["identity"].to_numpy()
-    rows, val_rows = (np.flatnonzero(faces["split"] == split) for split in ("train", "val"))
-    people, labels = np.unique(identity[rows], return_inverse=True)
-    if settings.epochs < 1:
-        raise ValueError(f"epochs is {settings.epochs}: training takes at least one pass over the photos")
-    if settings.batch_size < 2:
-        raise ValueError(
-            f"batch_size is {settings.batch_size}: a step takes at least 2 photos, which batch norms compare"
-        )
-    if len(people) < 2:
-        raise NotPossible(
-            f'fine-tuning needs photos of at least 2 people in "train", and there are {len(people)}: '
-            "3 photos of each of 2 people would do"
-        )
-    if len(crops) != len(faces):
-        raise ValueError(f"row i of all is one photo, but there are {len(faces)} faces, {len(crops)} crops")
-    if teacher is not None and len(teacher) != len(faces):
-        raise ValueError(
-            f"row i of all is one photo, but there are {len(faces)} faces, {len(teacher)} embeddings of the "
-            "teacher"
-        )
-    if teacher is not None and not np.isfinite(teacher[rows]).all():
-        raise ValueError(
-            "the teacher fails on photos in train: give its embeddings of our crops, which have no gaps"
-        )
-    targets = None if teacher is None else F.normalize(torch.from_numpy(np.array(teacher)).float())
-    return TrainingData(crops, rows, labels, people.tolist(), targets, val_rows, identity[val_rows])
+    return _finish(learner.best, data, folder, _record(data, settings, trials, history))
 
 
 class Learner:
@@ -162,7 +135,9 @@ class Learner:
         self.averaged = copy.deepcopy(self.network)
         self.best = copy.deepcopy(self.network)
         size, targets = start.origin.embedding_size, data.targets
-        self.loss = make_loss(len(data.people), size, settings.margin, settings.scale).to(self.device)
+        self.people = len(data.people)
+        classes = self.people + (data.nobody is not None)
+        self.loss = make_loss(classes, size, settings.margin, settings.scale).to(self.device)
         self.full_margin = getattr(self.loss, "margin", None)
         self.to_teacher = nn.Linear(size, 1 if targets is None else targets.shape[1], bias=False)
         self.to_teacher.to(self.device)
@@ -183,13 +158,25 @@ class Learner:
         """Classes start at what is known of them: by the network, or else by its teacher."""
         size, targets = self.network.origin.embedding_size, data.targets
         if self.network.origin.knows_faces:
-            known = torch.from_numpy(embedding.embed(data.crops[data.rows], self.network))
-            losses.imprint(self.loss, known, data.labels)
+            known, labels = (
+                torch.from_numpy(embedding.embed(data.crops[data.rows], self.network)),
+                data.labels,
+            )
+            if data.nobody is not None:
+                known = torch.cat([known, torch.from_numpy(_of_nobody(self.network, data.nobody))[None]])
+                labels = np.append(labels, self.people)
+            losses.imprint(self.loss, known, labels)
         elif targets is not None:
             axes = torch.linalg.svd(targets[data.rows], full_matrices=False).Vh[:size].T
             axes = F.pad(axes, (0, size - axes.shape[1]))
             self.to_teacher.weight.data.copy_(axes)
-            losses.imprint(self.loss, targets[data.rows] @ axes, data.labels)
+            known, labels = targets[data.rows] @ axes, data.labels
+            if data.nobody is not None:  # opposite to all that is known
+                known, labels = (
+                    torch.cat([known, -known.mean(0, keepdim=True)]),
+                    np.append(labels, self.people),
+                )
+            losses.imprint(self.loss, known, labels)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         backbone = {id(parameter) for parameter in self.network.backbone.parameters()}
@@ -219,17 +206,20 @@ class Learner:
     ) -> tuple[float, float]:
         """One step on images float [B, 3, H, W], labels [B] and the teacher's embeddings [B, T].
 
-        batch, moved: which photos these are and how they were moved, as of `hints.Follower`. Returns loss and
-        accuracy. A loss that is not finite changes nothing.
+        batch, moved: which photos these are and how they were moved, as of `hints.Follower`; -1 shows nobody,
+        of which the teacher says nothing. Returns loss and accuracy. A loss that is not finite changes
+        nothing.
         """
+        known = torch.from_numpy(batch >= 0).to(images.device)
 
         def loss_of(part: slice) -> tuple[Tensor, Tensor]:
             with self.stepper.autocast():
                 embeddings = self.network(images[part])
             embeddings = embeddings.float()
             loss = self.loss(embeddings, labels[part])
-            if targets is not None:
-                agreement = F.cosine_similarity(self.to_teacher(embeddings), targets[part])
+            if targets is not None and known[part].any():
+                said = self.to_teacher(embeddings[known[part]])
+                agreement = F.cosine_similarity(said, targets[part][known[part]])
                 loss = loss + self.settings.distillation * (1 - agreement).mean()
             if "hints" in self.trained:
                 with self.stepper.autocast():
@@ -240,7 +230,7 @@ class Learner:
         if not math.isfinite(loss):
             return loss, math.nan
         self.stepper.update(self.optimizer, self.trained.parameters(), self.settings.clip)
-        return loss, losses.accuracy(self.loss, embeddings, labels)
+        return loss, losses.accuracy(self.loss, embeddings[known], labels[known])
 
     @torch.no_grad()
     def average(self, step: int) -> None:
@@ -292,7 +282,7 @@ def _choose_rate(
     Nothing is tried where the backbone starts from random weights, or "val" has no pairs: the settings' own
     rate stays.
     """
-    if not (start.origin.learnt and settings.try_rates and verification.has_pairs(data.val_identity)):
+    if not (start.origin.learnt and settings.try_rates and choosing.parts(data.asked)):
         return settings, []
     trials: list[Line] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     epochs = max(1, round(settings.trial * settings.epochs))
@@ -300,8 +290,8 @@ def _choose_rate(
         short = replace(settings, backbone_rate=rate_tried, epochs=epochs)
         learner, steps, batches = (
             Learner(start, data, short, loss),
-            _steps(data, short),
-            _batches(data, short),
+            steps_of(data, short),
+            batches_of(data, short),
         )
         with tqdm(total=steps * epochs, desc=f"trying rate {rate_tried:g}", unit="step", leave=False) as bar:
             try:
@@ -329,28 +319,6 @@ def trials_in_words(record: Mapping[str, Any]) -> str:
     )
 
 
-def _steps(data: TrainingData, settings: Settings) -> int:
-    """Steps of an epoch."""
-    return math.ceil(_in_a_pass(data, settings) / settings.batch_size)
-
-
-def _in_a_pass(data: TrainingData, settings: Settings) -> int:
-    """Photos that an epoch shows."""
-    return int(np.minimum(np.bincount(data.labels), settings.most_photos).sum())
-
-
-def _batches(data: TrainingData, settings: Settings, epochs: int = 0) -> Iterator[np.ndarray]:
-    """The batches of a whole run, those of the first epochs aside.
-
-    They go on from epoch to epoch, so that a person's photos are all shown before any is again, also where
-    there are more than fit in a pass.
-    """
-    batches = balanced(
-        data.labels, settings.batch_size, settings.per_identity, np.random.default_rng(settings.seed)
-    )
-    return islice(batches, epochs * _steps(data, settings), None)
-
-
 def _epoch(
     learner: Learner, data: TrainingData, batches: Iterator[np.ndarray], epoch: int, steps: int, bar: tqdm
 ) -> Line:
@@ -362,17 +330,16 @@ def _epoch(
     # Apple's GPU lacks a dozen of the operations that photos are made worse with
     where = torch.device("cpu") if learner.device.type == "mps" else learner.device
     generator = Generator(where).manual_seed(seed)
+    rng = np.random.default_rng((seed, 1))
     learner.network.train()
     results = []
     for step in range(epoch * steps, (epoch + 1) * steps):
         learner.schedule(step / (steps * settings.epochs))
-        batch = next(batches)
-        rows = data.rows[batch]
-        moved = views(len(rows), settings, generator)
-        crops = torch.from_numpy(data.crops[rows]).to(where)
-        images = augment(crops, settings, generator, moved).to(learner.device)
-        labels = torch.from_numpy(data.labels[batch]).to(learner.device)
-        targets = None if data.targets is None else data.targets[rows].to(learner.device)
+        crops, classes, batch = shown(data, next(batches), settings, rng)
+        moved = views(len(batch), settings, generator)
+        images = augment(torch.from_numpy(crops).to(where), settings, generator, moved).to(learner.device)
+        labels = torch.from_numpy(classes).to(learner.device)
+        targets = None if data.targets is None else data.targets[data.rows[batch]].to(learner.device)
         results.append(learner.step(images, labels, targets, batch, moved))
         if not math.isfinite(results[-1][0]):
             raise FloatingPointError(f"the loss became {results[-1][0]} in epoch {epoch + 1}")
@@ -385,7 +352,7 @@ def _epoch(
         "epoch": epoch + 1,
         "loss": loss,
         "accuracy": accuracy,
-        "val_auc": _val_auc(learner.averaged, data),
+        **_val_aucs(learner.averaged, data),
         "learning_rate": learner.optimizer.param_groups[-1]["lr"],
         "margin": getattr(learner.loss, "margin", math.nan),
         "seconds": time.perf_counter() - started,
@@ -405,10 +372,37 @@ def _record(
     }
 
 
-def _val_auc(averaged: FaceNetwork, data: TrainingData) -> float:
-    if not len(data.val_rows):
-        return math.nan
-    return verification.auc_or_nan(embedding.embed(data.crops[data.val_rows], averaged), data.val_identity)
+def _val_aucs(averaged: FaceNetwork, data: TrainingData) -> dict[str, float]:
+    """What val says of a network; of what it gives when turned from nobody, where that is a class."""
+    if not choosing.parts(data.asked):
+        return choosing.aucs(np.empty(0), data.asked)
+    embeddings = embedding.embed(data.crops[choosing.val(data.asked)], averaged)
+    if data.nobody is not None and network.can_be_turned(averaged):
+        embeddings = _turned(embeddings, _of_nobody(averaged, data.nobody), TURNED[0])
+    return choosing.aucs(embeddings, data.asked)
+
+
+def _of_nobody(given: FaceNetwork, nobody: Nobody) -> np.ndarray:
+    """Where a network puts photos of nobody: a unit vector, float32 [D]."""
+    some = np.random.default_rng(0).permutation(len(nobody.crops))[:SEEN_OF_NOBODY]
+    return embedding.unit_rows(embedding.embed(nobody.crops[some], given).mean(0, keepdims=True))[0]
+
+
+def _turned(embeddings: np.ndarray, along: np.ndarray, share: float) -> np.ndarray:
+    """Unit rows [n, D] without a share of what they say along a unit vector [D]."""
+    return embedding.unit_rows(embeddings - share * (embeddings @ along)[:, None] * along)
+
+
+def _finish(best: FaceNetwork, data: TrainingData, folder: Path, record: dict[str, Any]) -> Path:
+    """Writes the checkpoint of the best weights, turned from nobody, where that was a class."""
+    if data.nobody is not None and network.can_be_turned(best):
+        along, share = _of_nobody(best, data.nobody), TURNED[0]
+        if choosing.parts(data.asked):
+            embeddings = embedding.embed(data.crops[choosing.val(data.asked)], best)
+            aucs = [choosing.aucs(_turned(embeddings, along, s), data.asked)["val_auc"] for s in TURNED]
+            share = TURNED[int(np.flatnonzero(np.array(aucs) >= max(aucs) - NEAR)[-1])]
+        best, record = network.turned_from(best, along, share), {**record, "turned": share}
+    return network.save(best, folder, record)
 
 
 def _best(history: list[Line]) -> int:
@@ -429,44 +423,3 @@ def margin_share(progress: float, settings: Settings) -> float:
     """Share of the margin that is there at `progress`, the share of the steps that are done."""
     grown = (progress - settings.margin_from) / max(settings.margin_until - settings.margin_from, 1e-9)
     return min(max(grown, 0.0), 1.0)
-
-
-def balanced(
-    labels: np.ndarray, batch_size: int, per_identity: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Endless batches of positions in `labels`: each identity as often, all its photos before any again."""
-    photos = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
-    waiting_people: list[int] = []
-    waiting: list[list[int]] = [[] for _ in photos]
-    while True:
-        batch: list[int] = []
-        while len(batch) < batch_size:
-            waiting_people = waiting_people or rng.permutation(len(photos)).tolist()
-            label = waiting_people.pop()
-            for _ in range(min(per_identity, batch_size - len(batch))):
-                waiting[label] = waiting[label] or rng.permutation(photos[label]).tolist()
-                batch.append(waiting[label].pop())
-        yield np.array(batch)
-
-
-def views(count: int, settings: Settings, generator: Generator) -> Tensor:
-    """How so many crops are moved: turned, zoomed, shifted, mirrored; float [B, 2, 3] as of `affine_grid`.
-
-    A face that is hard to see is also hard to align, so landmarks and thus crops are a little off.
-    """
-    where = generator.device
-    shift_x, shift_y, zoom, turn = settings.jitter * torch.randn(4, count, generator=generator, device=where)
-    mirror = torch.randint(2, (count,), generator=generator, device=where) * 2 - 1
-    zoom = zoom.exp()
-    top = torch.stack([mirror * zoom * turn.cos(), -zoom * turn.sin(), shift_x], 1)
-    bottom = torch.stack([mirror * zoom * turn.sin(), zoom * turn.cos(), shift_y], 1)
-    return torch.stack([top, bottom], 1)
-
-
-def augment(crops: Tensor, settings: Settings, generator: Generator, moved: Tensor) -> Tensor:
-    """From crops uint8 [B, H, W, 3] to a network's input float [B, 3, H, W]: moved (`views`), degraded."""
-    images = (embedding.to_images(crops) + 1) / 2
-    grid = F.affine_grid(moved, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    images = degradation.degrade(images, generator, settings.clean, settings.chance)
-    return (images * 2 - 1).contiguous(memory_format=torch.channels_last)

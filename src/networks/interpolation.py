@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from src.artifacts import uses
-from src.evaluation import verification
+from src.evaluation import choosing, verification
 from src.networks import embedding, network
 from src.networks.network import FaceNetwork
 
@@ -36,9 +36,10 @@ def interpolate(
     """Weights between those of `before` and of `tuned` (WiSE-FT, Wortsman et al. 2022), as a checkpoint.
 
     crops: uint8 [N, H, W, 3] RGB, row i of `faces`. The share of the tuned weights is the one with the best
-    AUC on "val" among those that lose at most `tolerance` of AUC there on pairs of high-quality photos (on
-    all pairs, where qualities are unknown). It is `largest` at most, as "val" can't show what is lost on
-    photos of other kinds; and it is `DEFAULT` where "val" has no pairs.
+    AUC on "val" (the mean of its two questions, see `choosing.aucs`) among those that lose at most
+    `tolerance` of AUC there on pairs of high-quality photos (on all pairs, where qualities are unknown). It
+    is `largest` at most, as "val" can't show what is lost on photos of other kinds; and it is `DEFAULT` where
+    "val" has no pairs.
     Returns the checkpoint's folder; its record is that of `tuned`, with `interpolation`: the share chosen,
     what each share gave, and a `note` where there was nothing to choose on. Raises ValueError where the
     networks differ.
@@ -60,9 +61,8 @@ def interpolate(
     for share in tqdm(np.linspace(0, largest, 4).round(3).tolist(), "interpolating", leave=False):
         blend.load_state_dict(_weighted(old, new, share))
         embeddings = embedding.embed(crops[np.flatnonzero(val)], blend)
-        val_auc = verification.auc_or_nan(embeddings, faces["identity"][val].to_numpy())
         clean_auc = verification.auc_or_nan(embeddings[clean[val]], faces["identity"][clean].to_numpy())
-        tried.append({"share": share, "val_auc": val_auc, "clean_auc": clean_auc})
+        tried.append({"share": share, **choosing.aucs(embeddings, faces), "clean_auc": clean_auc})
     allowed = [row for row in tried if not row["clean_auc"] < tried[0]["clean_auc"] - tolerance]
     chosen = max(allowed, key=lambda row: row["val_auc"])["share"]
     return _saved(blend, old, new, {"share": chosen, "tried": tried, "note": ""}, workspace)

@@ -16,16 +16,15 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from src.evaluation import verification
+from src.evaluation import choosing, verification
 from src.limits import NotPossible, attempt
+from src.networks.embedding import unit_rows
 
 UNKNOWN = 0.1  # share of photos expected to show nobody in training; 0 is a closed list of people
 CAUTION = 2.0  # divides log densities: Gaussians in many dimensions are overconfident
 FEW = 20  # photos of a quality below which nothing is fitted to them
-WEIGHTS = (1.0, 2.0, 3.0, 5.0, 8.0)  # that a second network's cosines may have in a fusion
 SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)  # that the cosines of a posterior may have
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4)  # shares of the known people's photos, as quantiles; see `fit_posterior`
-NEAR = 0.002  # of AUC on "val" that may be lost for a smaller weight
 SHARPNESS = 4.0  # length of the rows that a logistic regression sees: its penalty belongs to this scale
 _ROWS = 65_536  # embeddings mapped at a time
 
@@ -95,6 +94,16 @@ class TwoCovariance(_Buffers):
     constants: Tensor  # [Q, K + 1], of the log densities
 
     def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        densities = self.densities(embeddings) + self.shares[:, None, None]
+        return self.posterior(torch.logsumexp(densities, 0))
+
+    def posterior(self, densities: Tensor) -> tuple[Tensor, Tensor]:
+        """What is returned, from the log densities of all qualities together, [B, K + 1]."""
+        logs = F.log_softmax(densities + self.prior, 1)
+        return F.log_softmax(logs[:, :-1], 1), logs[:, -1:].exp()
+
+    def densities(self, embeddings: Tensor) -> Tensor:
+        """Log densities [Q, B, K + 1] of a photo of each quality, the last those of nobody."""
         rows = embeddings.to(self.means.dtype)
         densities = []
         for q in range(len(self.shares)):
@@ -102,38 +111,8 @@ class TwoCovariance(_Buffers):
             squared = (own**2).sum(1, keepdim=True) - 2 * own @ centres.T + (centres**2).sum(1)
             away = (((rows - self.offsets[q] - self.middle) @ self.total[q]) ** 2).sum(1, keepdim=True)
             distances = torch.cat([squared / self.widths, away], 1)
-            densities.append(-(distances + self.constants[q]) / 2 / CAUTION + self.shares[q])
-        logs = F.log_softmax(torch.logsumexp(torch.stack(densities), 0) + self.prior, 1)
-        return F.log_softmax(logs[:, :-1], 1), logs[:, -1:].exp()
-
-
-class PosteriorFusion(nn.Module):
-    """A PLDA of one network's embeddings, in which a second network has a say in who of the people it is.
-
-    The probability of person k is multiplied by exp(weight cos_k), cos_k being the cosine of the second
-    network's embedding with the person's mean `centres` [K, E] (a product of experts, Hinton 2002); that of
-    nobody is left alone. Embeddings [B, D] and [B, E] to unit rows, float32.
-    """
-
-    def __init__(self, plda: PLDA, second: "Cosines") -> None:
-        super().__init__()
-        self.plda = plda
-        self.second = second
-
-    def forward(self, embeddings: Tensor, second_embeddings: Tensor) -> Tensor:
-        people, nobody = self.plda.model(self.plda.project(embeddings))
-        people = F.log_softmax(people + self.second(second_embeddings), 1)
-        return self.plda.joined(people, nobody, embeddings)
-
-
-class Cosines(_Buffers):
-    """Weighted cosines [B, K] of embeddings [B, E] with the people's unit means `centres` [K, E]."""
-
-    weight: Tensor
-    centres: Tensor
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        return self.weight * (F.normalize(embeddings.to(self.centres.dtype)) @ self.centres.T)
+            densities.append(-(distances + self.constants[q]) / 2 / CAUTION)
+        return torch.stack(densities)
 
 
 class Posterior(_Buffers):
@@ -272,30 +251,6 @@ def fit_plda(
     return PLDA(model, project or nn.Identity(), fit_linear(embeddings, faces, "wccn"))
 
 
-def fit_fusion(
-    embeddings: np.ndarray,
-    second_embeddings: np.ndarray,
-    faces: pd.DataFrame,
-    unknown: float = UNKNOWN,
-) -> PosteriorFusion:
-    """A PLDA of the first network's embeddings [N, D] in which those of a second [N, E] have a say.
-
-    Of `WEIGHTS`, the second network's is the least that comes near the best AUC on "val"; the middle one,
-    where "val" has no pairs. unknown: as of `fit_plda`. Raises NotPossible as `fit_linear` does.
-    """
-    plda = fit_plda(embeddings, faces, unknown=unknown)
-    _, labels, known = _known(second_embeddings, faces)
-    centres = _centres(known, labels)
-    fitted = [PosteriorFusion(plda, Cosines(weight=np.array(w), centres=centres)) for w in WEIGHTS]
-    val = (faces["split"] == "val").to_numpy()
-    identity = faces["identity"].to_numpy()[val]
-    if not verification.has_pairs(identity):
-        return fitted[len(WEIGHTS) // 2]
-    mapped = [apply(one, embeddings[val], second_embeddings[val]) for one in fitted]
-    aucs = np.array([verification.auc(rows, identity) for rows in mapped])
-    return fitted[int(np.argmax(aucs >= aucs.max() - NEAR))]
-
-
 def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = UNKNOWN) -> Posterior:
     """A posterior of the embeddings [N, D] of a network that was trained on the rows in "train".
 
@@ -305,18 +260,9 @@ def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = 
     share with the best mean of the AUC of the known people in "val" and of the others there; 0.05 where there
     are no others. Raises NotPossible as `fit_linear` does.
     """
-    people, labels, known = _known(embeddings, faces)
-    centres, prior = _centres(known, labels), _prior(len(people), unknown)
-    identity = faces["identity"].to_numpy()
-    val, in_training = (faces["split"] == "val").to_numpy(), np.isin(identity, people)
-    parts = [
-        rows for rows in (val & in_training, val & ~in_training) if verification.has_pairs(identity[rows])
-    ]
-    seen = val & in_training if (val & in_training).any() else (faces["split"] == "train").to_numpy()
-    own = np.searchsorted(people, identity[seen])
-    cosines = (F.normalize(torch.from_numpy(np.array(embeddings[seen])).double()).numpy() * centres[own]).sum(
-        1
-    )
+    centres, cosines = cosines_with_own(embeddings, faces)
+    prior = _prior(len(centres), unknown)
+    parts, val = choosing.parts(faces), choosing.val(faces)
     shares = LEVELS if unknown > 0 and len(parts) == 2 else (0.05,)
     tried = [
         Posterior(prior=prior, scale=np.array(s), level=np.quantile(cosines, q), centres=centres)
@@ -325,10 +271,22 @@ def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = 
     ]
 
     def merit(one: Posterior) -> float:
-        aucs = [verification.auc(apply(one, embeddings[rows]), identity[rows]) for rows in parts]
-        return float(np.mean(aucs)) if aucs else 0.0
+        return choosing.aucs(apply(one, embeddings[val]), faces)["val_auc"] if parts else 0.0
 
     return max(tried, key=merit)
+
+
+def cosines_with_own(embeddings: np.ndarray, faces: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Unit means [K, D] of the people in training, and the cosines of known photos with their own person's.
+
+    The photos are those of these people in "val", else in "train". Raises NotPossible as `fit_linear` does.
+    """
+    people, labels, known = _known(embeddings, faces)
+    centres, identity = _centres(known, labels), faces["identity"].to_numpy()
+    seen = (faces["split"] == "val").to_numpy() & np.isin(identity, people)
+    seen = seen if seen.any() else (faces["split"] == "train").to_numpy()
+    unit = unit_rows(embeddings[seen].astype(np.float64))
+    return centres, (unit * centres[np.searchsorted(people, identity[seen])]).sum(1)
 
 
 def fit_open_set(*arguments: np.ndarray | pd.DataFrame, nobody: Sequence[np.ndarray]) -> OpenSet:
@@ -358,25 +316,21 @@ def expected_unknown(unseen_share: float) -> float:
 def rebuild(kind: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A map from its class's name and its tensors. Raises ValueError for a kind that is not known here."""
 
-    def below(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
-
     if kind in ("LinearMap", "Posterior", "OpenSet"):
         return {"LinearMap": LinearMap, "Posterior": Posterior, "OpenSet": OpenSet}[kind](**tensors)
     if kind == "PLDA":
-        projecting = below("project.")
+        projecting = below(tensors, "project.")
         return PLDA(
-            TwoCovariance(**below("model.")),
+            TwoCovariance(**below(tensors, "model.")),
             LinearMap(**projecting) if projecting else nn.Identity(),
-            LinearMap(**below("appearance.")),
+            LinearMap(**below(tensors, "appearance.")),
         )
-    if kind == "PosteriorFusion":
-        plda = rebuild("PLDA", below("plda."))
-        assert isinstance(plda, PLDA)
-        return PosteriorFusion(plda, Cosines(**below("second.")))
     raise ValueError(f"there is no map of the kind {kind!r}")
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _spreads(residuals: np.ndarray, quality: pd.Series) -> list[tuple[float, np.ndarray, np.ndarray]]:

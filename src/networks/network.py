@@ -175,6 +175,35 @@ def resnet50(
     return network
 
 
+def can_be_turned(network: FaceNetwork) -> bool:
+    """Whether `turned_from` is for this network: its head ends as that of a ResNet-50."""
+    return isinstance(network.head, nn.Sequential) and isinstance(network.head[-1], nn.BatchNorm1d)
+
+
+def turned_from(network: FaceNetwork, direction: np.ndarray, share: float) -> FaceNetwork:
+    """A ResNet-50 whose embeddings lack a share of what they say along a unit vector [D].
+
+    What the last batch norm gives is projected, which its weights and the last layer's can hold: the network
+    stays what it is. Raises ValueError for a network with another head.
+    """
+    result = copy.deepcopy(network)
+    if not (can_be_turned(network) and isinstance(result.head, nn.Sequential)):
+        raise ValueError(f"the head of {network.origin.architecture} ends in no batch norm to project")
+    linear, norm = result.head
+    assert isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
+    assert norm.running_mean is not None and norm.running_var is not None
+    along = torch.from_numpy(direction).double().to(linear.weight.device)
+    keep = torch.eye(len(along), dtype=torch.float64, device=along.device) - share * along[:, None] * along
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    with torch.no_grad():
+        linear.weight.copy_(keep @ (gain[:, None] * linear.weight.double()))
+        norm.bias.copy_(keep @ (norm.bias.double() - gain * norm.running_mean.double()))
+        norm.weight.fill_(1.0)
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1.0 - norm.eps)
+    return result
+
+
 class Half(nn.Module):
     """A network in half precision, of which nothing outside needs to know: single precision in and out.
 

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from src.artifacts import cached, uses
 from src.limits import NotPossible, attempt
 from src.networks.embedding import embed, unit_rows
+from src.networks.recognisability import SMEARS
 from src.packs import faces as face_finding
 from src.packs.alignment import SIDE, TEMPLATE
 from src.photos import cleaning, decoding, fetching, finding
@@ -24,7 +25,7 @@ from src.photos.paths import open_path, place
 if TYPE_CHECKING:
     from src.packs.pack import Pack
 
-SMEARS, NO_FACE = "smears", "no face"
+NO_FACE = "no face"
 OTHERS, OTHERS_BAD = "others' photos", "others' photos, made as bad"
 MOST = {"train": 400, "val": 200, "test": 200}  # probes of a kind
 MOST_OTHERS = 400  # people that are looked at, of a folder with more

@@ -11,7 +11,7 @@ class Settings:
     """How a network is fine-tuned; shares of the steps run from 0 at the first to 1 at the last."""
 
     # schedule
-    epochs: int = 45  # passes over the training photos
+    epochs: int = 60  # passes over the training photos
     most_photos: int = 150  # of one person in a pass; of a person with more, each pass shows others
     batch_size: int = 32  # photos per step
     per_identity: int = 4  # photos of one person in a batch
@@ -34,6 +34,7 @@ class Settings:
     margin_until: float = 0.6  # share of the steps after which it is fully there
     frozen: float = 0.0  # share of the backbone's weights, counted from the input, that stay as they are
     distillation: float = 5.0  # weight of 1 - cosine with the teacher's embedding, where there is a teacher
+    nobody: float = 0.15  # photos of nobody known that a batch has on top, as a share of it; 0: none
     hints: float = 10.0  # weight of the difference to what the teacher sees in each place, see `hints`
     # what the training photos go through
     clean: float = 0.85  # share of the photos that is not degraded
@@ -60,6 +61,7 @@ RECIPES = {
         margin_until=0.3,
         frozen=0.4,
         distillation=0.0,
+        nobody=0.25,
         hints=0.0,
         clean=0.4,
         jitter=0.06,

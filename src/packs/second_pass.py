@@ -5,6 +5,10 @@ hash, and no embedding to speak of where it is blurred. Its face, aligned, is st
 found here is kept on one side of the split, across people too; no photo is set aside for it.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -44,6 +48,7 @@ SEARCHED_OF_MORE = 64  # of more faces, among so many that are nearest by embedd
 PLACES = 3  # in which it is
 
 _SCREEN = 14  # pixels a side of what tells which are near
+PEOPLE = 16  # that are worked on before what was found is written
 _ROWS = 1024  # of the table of all pairs, worked on at once
 
 COLUMNS = ("path", "other", "correlation", "mirrored", "across")
@@ -51,7 +56,11 @@ COLUMNS = ("path", "other", "correlation", "mirrored", "across")
 
 @artifacts.uses(images=("path", "identity", "status", "group", "width", "height"))
 def same_pictures(
-    images: pd.DataFrame, candidates: pd.DataFrame, crops: np.ndarray, embeddings: np.ndarray
+    images: pd.DataFrame,
+    candidates: pd.DataFrame,
+    crops: np.ndarray,
+    embeddings: np.ndarray,
+    workspace: Path | None = None,
 ) -> pd.DataFrame:
     """Pairs of usable photos that are not of one `group` and have a face that is the same picture.
 
@@ -62,7 +71,8 @@ def same_pictures(
     `mirrored`, and whether the two are `across` people. Of one person every two faces are compared that are
     near by pixels or by embedding, and, where a face's landmarks may be off, each with all; across people the
     nearest. How alike different photos are is told from pairs of two people: of each face the second most
-    alike person's nearest one, as the most alike may be the same picture under another name.
+    alike person's nearest one, as the most alike may be the same picture under another name. With a workspace
+    what is there already is not searched again.
 
     Raises ValueError where candidates and images do not belong together.
     """
@@ -84,7 +94,9 @@ def same_pictures(
         pd.factorize(images["identity"])[0][photo],
         shown.contrast() >= LEAST_CONTRAST,
     )
-    found = search.found(crops, candidates, images[["width", "height"]].to_numpy()[photo])
+    sizes = images[["width", "height"]].to_numpy()[photo]
+    with artifacts.workspace_or_temporary(workspace) as place_of_work:
+        found = search.found(crops, candidates, sizes, place_of_work)
     first, second = (images["path"].to_numpy()[photo[found[side]]] for side in ("one", "two"))
     person = images["identity"].to_numpy()[photo]
     found = found.assign(
@@ -114,25 +126,26 @@ class _Search:
         self.plain, self.flipped = _screened(shown), _screened(mirrored)
         self.finders = (Finder(shown, shown), Finder(shown, mirrored))
 
-    def found(self, crops: np.ndarray, candidates: pd.DataFrame, sizes: np.ndarray) -> pd.DataFrame:
+    def found(
+        self, crops: np.ndarray, candidates: pd.DataFrame, sizes: np.ndarray, workspace: Path
+    ) -> pd.DataFrame:
         """Pairs that are the same picture: rows `one`, `two`, `correlation`, `mirrored`."""
         rows = np.flatnonzero(self.shows)
         across = self._near(rows, rows, ACROSS_BY_PIXELS, ACROSS_BY_EMBEDDING, True)
-        direct = [self._agreeing(across, None, mirror, -1.0) for mirror in (False, True)]
+        direct = [
+            _kept(workspace / f"across-{mirror}.parquet", self._agreeing, across, None, mirror, -1.0)
+            for mirror in (False, True)
+        ]
         rivals = _Rivals(pd.concat(direct), self.person)
         unsure = rows[self.shown.uncertain[rows]]
         wider = self._near(unsure, rows, ACROSS_UNSURE, ACROSS_UNSURE, True)
-        found = [*(table[table["correlation"] >= SAME] for table in direct), self._searched(wider)]
-        people = pd.Series(self.person).groupby(self.person).indices.values()
-        for rows in tqdm(people, desc="the same faces, within people", leave=False):
-            rows = rows[self.shows[rows]]
-            near = (
-                self._all(rows)
-                if len(rows) <= ALL
-                else self._near(rows, rows, BY_PIXELS, BY_EMBEDDING, False)
-            )
-            found += [self._agreeing(near, None, mirror, SAME) for mirror in (False, True)]
-            found.append(self._searched(self._unsure(rows)))
+        found = [table[table["correlation"] >= SAME] for table in direct]
+        found.append(_kept(workspace / "across-searched.parquet", self._searched, wider))
+        people = list(pd.Series(self.person).groupby(self.person).indices.values())
+        starts = range(0, len(people), PEOPLE)
+        for start in tqdm(starts, desc="the same faces, within people", leave=False):
+            file = workspace / f"within-{start}.parquet"
+            found.append(_kept(file, self._within, people[start : start + PEOPLE]))
         table = pd.concat(found, ignore_index=True)
         table["detail"] = self._detail(table)
         table = table[table["detail"] >= LEAST_DETAIL]
@@ -143,6 +156,20 @@ class _Search:
         agree[~surely] = _everywhere(table[~surely], crops, candidates, sizes)
         likely = (fine & (share < LIKELY)).to_numpy() & (agree >= EVERYWHERE)
         return table[surely | likely | (agree >= ALL_OVER)]
+
+    def _within(self, people: list[np.ndarray]) -> pd.DataFrame:
+        """What agrees of the faces of each of some people."""
+        found = []
+        for rows in people:
+            rows = rows[self.shows[rows]]
+            near = (
+                self._all(rows)
+                if len(rows) <= ALL
+                else self._near(rows, rows, BY_PIXELS, BY_EMBEDDING, False)
+            )
+            found += [self._agreeing(near, None, mirror, SAME) for mirror in (False, True)]
+            found.append(self._searched(self._unsure(rows)))
+        return pd.concat(found)
 
     def _all(self, rows: np.ndarray) -> np.ndarray:
         one, two = np.triu_indices(len(rows), 1)
@@ -191,7 +218,7 @@ class _Search:
         scores, moves = agreement(self.shown, other, pairs, starts)
         same = scores >= least
         columns = {"one": pairs[same, 0], "two": pairs[same, 1], "correlation": scores[same]}
-        return pd.DataFrame({**columns, "mirrored": mirror, "move": list(moves[same])})
+        return pd.DataFrame({**columns, "mirrored": mirror, "move": list(moves[same].reshape(-1, 6))})
 
     def _alike(self, pairs: np.ndarray, mirror: bool) -> np.ndarray:
         """Which of the pairs are worth an alignment, bool `[P]`."""
@@ -280,6 +307,14 @@ class _Rivals:
         """The second of a face's scores, those with the other's person aside."""
         scores = np.where(self.people[face] == self.person[other][:, None], -1.0, self.scores[face])
         return np.sort(scores, axis=1)[:, -2]
+
+
+def _kept(file: Path, function: Callable[..., pd.DataFrame], *inputs: Any) -> pd.DataFrame:
+    """What is in the file, or what the function gives, which is then there."""
+    if not file.is_file():
+        with artifacts.whole(file) as partial:
+            function(*inputs).reset_index(drop=True).to_parquet(partial)
+    return pd.read_parquet(file)
 
 
 def _pairs_and_moves(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

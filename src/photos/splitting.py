@@ -1,7 +1,9 @@
 """Decides who and what is tested: a split in which nothing leaks, and the audit that proves it.
 
-- `test_unseen`: people who appear nowhere else. `val`: people of its own, too, where there are enough.
-- `test_seen`: other photos of people in `train`; so is `val` where people are few.
+- `test_unseen`: people who appear nowhere else.
+- `test_seen`: other photos of people in `train`.
+- `val`: people of its own, where there are enough, and other photos of people in `train`, where these have
+  enough: it chooses for both tests, so it asks both questions.
 
 Photos that nearly repeat each other form a group, and no group is in two splits.
 """
@@ -18,6 +20,7 @@ from src.photos import grouping
 
 SPLITS = ("train", "val", "test_seen", "test_unseen")
 FEW_PEOPLE = 12  # below it, people are too precious in training to be spent on validation
+FEW_PHOTOS = 10  # of a person, different ones; below it, they are, where val has people of its own
 
 
 def split(
@@ -35,8 +38,8 @@ def split(
 
     unseen_share: of the people, for test_unseen (at least 2 of them, for impostor pairs). 0 is the original
     study's protocol: everyone is trained on, photos are held out. seen_share: of the photos of people in
-    training, for test_seen. val_share: of the people; with fewer than `FEW_PEOPLE`, or an unseen_share of 0,
-    of the photos of people in training.
+    training, for test_seen. val_share: of the people, and half of it of the photos of those in training who
+    have `FEW_PHOTOS`; with fewer than `FEW_PEOPLE`, or an unseen_share of 0, of the photos of all of them.
 
     People are drawn from strata of like qualities and numbers of photos. A person's photos are dealt quality
     by quality, so that train and test_seen each get two where there are four. The outcome depends on paths,
@@ -69,10 +72,9 @@ def split(
     people = _people(bundles, sizes, seed)
     _place_people(people, unseen_share, val_share)
     bundles["split"] = bundles["identity"].map(people["split"])
-    dealt_shares = {"test_seen": seen_share}
-    if not (people["split"] == "val").any():
-        dealt_shares["val"] = val_share
-    _deal_photos(bundles, sizes, dealt_shares)
+    own_val = bool((people["split"] == "val").any())
+    dealt_shares = {"test_seen": seen_share, "val": val_share / 2 if own_val else val_share}
+    _deal_photos(bundles, sizes, dealt_shares, FEW_PHOTOS if own_val else 0)
     if not set(bundles["split"]) & {"test_seen", "test_unseen"}:
         bundles["split"], people["split"] = "test_unseen", "test_unseen"
     bundles["note"] = _explain(bundles, people, shares)
@@ -222,19 +224,24 @@ def _draw(people: pd.DataFrame, count: int) -> list[str]:
 # ---------------------------------------------------------------- photos of people in training
 
 
-def _deal_photos(bundles: pd.DataFrame, sizes: np.ndarray, shares: dict[str, float]) -> None:
-    """Deals the bundles of people in "train" to the splits in `shares`; what is left stays in "train"."""
+def _deal_photos(bundles: pd.DataFrame, sizes: np.ndarray, shares: dict[str, float], few: int) -> None:
+    """Deals the bundles of people in "train" to the splits in `shares`; what is left stays in "train".
+
+    Of people with fewer than `few`, val gets none.
+    """
     shares = {name: share for name, share in shares.items() if share > 0}
     place = bundles["split"].to_numpy(object, copy=True)
     rank, spread = bundles["rank"].to_numpy(), bundles["spread"].to_numpy()
     training = bundles.index[bundles["split"] == "train"]
     for mine in bundles.loc[training].groupby("identity").indices.values():
         rows = training[mine].to_numpy()
-        place[rows] = _deal(sizes[rows], rank[rows], spread[rows], shares)
+        here = {name: share for name, share in shares.items() if name != "val" or len(rows) >= few}
+        place[rows] = _deal(sizes[rows], rank[rows], spread[rows], here)
     for name in shares:
-        photos = bundles.loc[place == name, "identity"].value_counts()
-        if name != "train" and (len(photos) < 2 or photos.max() < 2):
-            place[place == name] = "train"  # no impostors, or no genuine pair
+        dealt = (place == name) & (bundles["split"] == "train").to_numpy()
+        photos = bundles.loc[dealt, "identity"].value_counts()
+        if len(photos) < 2 or photos.max() < 2:
+            place[dealt] = "train"  # no impostors, or no genuine pair
     bundles["split"] = place
 
 

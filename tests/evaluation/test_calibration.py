@@ -1,6 +1,7 @@
 """Log-likelihood ratios are right where they can be known, and Cllr is what it says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
@@ -17,7 +18,7 @@ def counts_of(genuine, impostor):
         np.bincount(np.searchsorted(score, part), minlength=len(score)) for part in (genuine, impostor)
     )
     none = np.zeros((2, len(score)), np.int64)
-    return pairs.Counts(score, score, yes, no, 0.0, score, none, none, 2, 2, 2, 0, 0, 0)
+    return pairs.Counts(score, score, yes, no, 0.0, score, none, none, (("a",), ("b",)), 2, 2, 2, 0, 0, 0)
 
 
 def gaussians(n=20_000, seed=0):
@@ -98,12 +99,12 @@ def test_the_table_gives_every_row_its_cost_or_the_reason():
     results = evaluated(faces, {"a": vectors, "b": nothing})
     other = make(people=12, photos=10, seed=1)
     val = evaluated(other[1], {"a": other[0], "b": np.full_like(other[0], np.nan)})["test_seen"]
-    table = calibration.calibrated(val, results)
+    table = calibration.calibrated({"all": val}, results)
     row = row_of(table, "a")
     assert 0 < row["min_cllr"] < row["cllr"] and row["cllr_low"] < row["cllr"] < row["cllr_high"]
     row = row_of(table, "b")
     assert np.isnan(row["cllr"]) and "are needed to calibrate on" in row["note"] and row["min_cllr"] == 1
-    without = calibration.calibrated({"a": {}, "b": {}}, results)
+    without = calibration.calibrated({"all": {"a": {}, "b": {}}}, results)
     assert without["note"].str.contains("val has no pairs").all() and without["cllr"].isna().all()
 
 
@@ -115,3 +116,16 @@ def test_what_is_said_is_what_is_found():
     wrong = calibration.reliability(counts_of(*gaussians(seed=2)), calibration.Line(4.0, -2.0, 0.0))
     assert abs(wrong["said"] - wrong["found"]).max() > 1
     assert stats.spearmanr(table["said"], table["found"]).statistic > 0.99
+
+
+def test_what_is_said_and_found_is_of_each_model_that_can_be_calibrated():
+    vectors, faces = make(people=12, photos=10)
+    results = evaluated(faces, {"a": vectors, "b": np.full_like(vectors, np.nan)})
+    val = {"all": results["test_seen"]}
+    table = calibration.said_and_found(val, results, ["a", "b", "missing"])
+    assert set(table["model"]) == {"a"} and table["said"].is_monotonic_increasing
+    line = calibration.fit(val["all"]["a"]["all"])
+    alone = calibration.reliability(results["test_seen"]["a"]["all"], line)
+    pd.testing.assert_frame_equal(table[["said", "found", "pairs"]], alone)
+    with pytest.raises(NotPossible, match="are needed to calibrate on"):
+        calibration.said_and_found(val, results, ["b"])

@@ -171,22 +171,6 @@ def test_numbers_keep_their_order():
     np.testing.assert_array_equal(counting._numbers(ordered), numbers.astype(np.float64))
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 10**6), st.integers(4, 200), st.booleans())
-def test_bins_are_few_of_like_rank_and_leave_heavy_scores_alone(seed, limit, alone):
-    rng = np.random.default_rng(seed)
-    genuine, impostor = rng.geometric(rng.random(), (2, 1000)) - 1
-    genuine[rng.integers(1000)] = genuine.sum() + 5
-    begins = counting.merged(genuine, impostor, limit, alone)
-    assert begins[0] == 0 and (np.diff(begins) > 0).all() and len(begins) <= limit
-    assert not alone or begins[1] == 1
-    if limit >= 50:
-        heavy = int(genuine.argmax())
-        assert {heavy, heavy + 1} <= {*begins, 1000}, "a score with half of the pairs has a bin of its own"
-        shares = np.add.reduceat(np.delete(impostor, heavy), np.unique(np.minimum(begins, 998)))
-        assert shares.max() <= impostor.max() + 20 * impostor.sum() / limit
-
-
 def crowded(people=46, photos=100):
     """Embeddings so alike that float32 tells few of their cosines apart."""
     rng = np.random.default_rng(0)

@@ -67,12 +67,12 @@ def test_failures_have_half_credit_in_the_auc():
 
 def test_a_far_that_no_threshold_reaches_is_said_and_every_score_accepted():
     _, _, results = failing(0.6)
-    chosen = verification.thresholds(results["test_seen"], 0.5)
+    chosen = verification.thresholds({"all": results["test_seen"]}, 0.5)
     counts = results["test_seen"]["buffalo_l"]["all"]
     far, tar = (rates[-1] for rates in curves.reachable(counts))
     assert chosen["far"][0] == pytest.approx(far) and chosen["tar"][0] == pytest.approx(tar) and far < 0.5
     assert chosen["note"][0].startswith("failures to enrol end the curve below this FAR")
-    rates = verification.at_thresholds(results, chosen)
+    rates = verification.at_thresholds(results, chosen, {"all": results["test_seen"]})
     assert rates["far"][0] == pytest.approx(far)
 
 
@@ -82,8 +82,9 @@ def test_a_model_without_embeddings_has_no_curve_and_no_interval_of_its_rates():
     assert list(verification.roc(results["test_seen"])["model"].unique()) == ["some"]
     with pytest.raises(NotPossible):
         verification.roc({"none": results["test_seen"]["none"]})
-    chosen = verification.thresholds({"none": results["test_seen"]["some"]}, 0.1)
-    rates = verification.at_thresholds({"t": {"none": results["test_seen"]["none"]}}, chosen)
+    chosen = verification.thresholds({"all": {"none": results["test_seen"]["some"]}}, 0.1)
+    val = {"all": {"none": results["test_seen"]["some"]}}
+    rates = verification.at_thresholds({"t": {"none": results["test_seen"]["none"]}}, chosen, val)
     assert (rates[["far", "tar"]].dropna() == 0).all(axis=None)
     assert rates[["far_low", "far_high", "tar_low", "tar_high"]].isna().all(axis=None)
 
@@ -95,7 +96,7 @@ def test_a_threshold_lies_between_two_scores_however_close_they_are():
     vectors, identity = unit_rows(rows), np.arange(60) // 6
     test = pairs.Trials("t", np.arange(60), identity, (), np.full(60, 2, np.int8), np.full(60, -1))
     counts = pairs.evaluate({"a": vectors}, {"t": test})["t"]
-    chosen = verification.thresholds(counts, 0.3)
+    chosen = verification.thresholds({"all": counts}, 0.3)
     i, j = np.triu_indices(60, 1)
     scores = (vectors.astype(float) @ vectors.T)[i, j]
     far = np.mean(scores[identity[i] != identity[j]] >= chosen["threshold"][0])

@@ -63,7 +63,7 @@ def test_the_measure_that_knows_the_noise_leaves_less_error_than_chance():
     vectors = unit_rows(vectors + 0.5 * spoilt[:, None] * rng.normal(size=vectors.shape))
     test = verification.trials(faces, "test_seen")
     counts = verification.evaluate({"pack": vectors}, {"test_seen": test})["test_seen"]
-    chosen = verification.thresholds(counts, 0.01)
+    chosen = verification.thresholds({"all": counts}, 0.01)
     measures: Any = {"noise": 1.0 - spoilt, "chance": rng.random(len(vectors))}
     found = deferral.compared({"pack": vectors}, test, measures, chosen).set_index("measure")
     assert found.index[0] == "noise" and found["left"]["noise"] < 0.8 * found["left"]["chance"]

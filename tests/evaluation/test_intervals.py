@@ -218,3 +218,11 @@ def test_no_interval_is_wider_than_so_many_people_allow():
     assert intervals.of_people(0.0, np.full(100, 3)) == pytest.approx((0, 0.037), abs=1e-3)
     assert intervals.of_people(1.0, np.full(100, 3)) == pytest.approx((0.963, 1), abs=1e-3)
     assert intervals.of_people(0.5, np.array([100, 1, 1]))[1] > 0.9  # one person has all the trials
+
+
+def test_a_value_is_written_with_its_interval():
+    row = {"auc": 0.9876, "auc_low": 0.9, "auc_high": 1.0, "far": 0.031, "far_low": np.nan, "far_high": 0.1}
+    assert intervals.bounded(row, "auc") == "0.988 [0.900, 1.000]"
+    assert intervals.bounded(row, "auc", ".1%") == "98.8% [90.0, 100.0]"
+    assert intervals.bounded(row, "far", ".0%") == "3%"
+    assert intervals.bounded({"far": np.nan}, "far") == "–" and intervals.bounded({}, "far", missing="") == ""

@@ -82,7 +82,22 @@ def test_a_model_that_sees_its_people_everywhere_is_found_out():
     assert taken["blind", "smears"] == 1 and taken["blind", "strangers, bad photos"] == 1
     assert taken["pack", "smears"] < 0.1 and taken["pack", "strangers, bad photos"] < 0.1
     table = open_set.in_columns(found)
-    assert str(table.loc["blind", "smears"]).startswith("100 %") and list(table.index) == ["pack", "blind"]
+    assert str(table.loc["blind", "smears"]).startswith("100%") and list(table.index) == ["pack", "blind"]
+    assert table.index.name == "model"
+
+
+def test_a_longer_embedding_counts_for_more_in_a_template_and_for_nothing_else():
+    vectors, faces, others, probes = world()
+    lengths = np.random.default_rng(1).uniform(0.2, 3, len(vectors)).astype(np.float32)
+    train = (faces["split"] == "train").to_numpy()
+    longer = vectors * np.where(train, 1, lengths)[:, None]
+    plain = open_set.measure({"pack": vectors}, {"pack": others}, faces, probes)
+    found = open_set.measure({"pack": longer}, {"pack": 3 * others}, faces, probes)
+    pd.testing.assert_frame_equal(found, plain, rtol=1e-5)
+    weighed = open_set.enrolled(vectors * lengths[:, None], faces)
+    ann = train & (faces["identity"] == "ann").to_numpy()
+    mean = (vectors[ann] * lengths[ann, None]).sum(0)
+    np.testing.assert_allclose(weighed.means[0], mean / np.linalg.norm(mean), rtol=1e-4)
 
 
 def test_without_strangers_in_val_its_own_people_stand_in_and_it_is_said():

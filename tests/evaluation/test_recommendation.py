@@ -45,6 +45,18 @@ def test_val_chooses_and_no_test(set_of_models):
     pd.testing.assert_frame_equal(again.table, chosen.table)
 
 
+def test_both_questions_of_val_are_shown(set_of_models):
+    models, _, faces, _ = set_of_models
+    trained = faces["identity"].isin(faces.loc[faces["split"] == "train", "identity"])
+    own = (faces["split"] == "val") & ~trained
+    spoilt = {name: noisy(rows, own.to_numpy(), 30.0) for name, rows in models.items()}
+    before, after = (
+        recommendation.recommend(given, faces, NotPossible("no probes")).table for given in (models, spoilt)
+    )
+    assert (after["auc_unseen"] < before["auc_unseen"]).all()
+    pd.testing.assert_series_equal(after["auc"], before["auc"])
+
+
 def test_a_model_that_sees_its_people_everywhere_is_for_a_closed_list_only(set_of_models):
     models, others, faces, probes = set_of_models
     known = faces["identity"].isin(faces.loc[faces["split"] == "train", "identity"]).to_numpy()

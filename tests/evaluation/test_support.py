@@ -58,7 +58,7 @@ def test_many_false_matches_of_two_people_support_nothing():
 
 def test_a_threshold_that_two_people_decide_is_noted():
     vectors, faces = twins()
-    chosen = verification.thresholds({"a": {"all": counts_of(vectors, faces)}}, 0.03)
+    chosen = verification.thresholds({"all": {"a": {"all": counts_of(vectors, faces)}}}, 0.03)
     assert "independent ones" in chosen["note"][0]
 
 

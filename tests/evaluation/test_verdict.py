@@ -10,7 +10,8 @@ from tests.evaluation.examples import evaluated, make, row_of, unit_rows
 
 def test_the_summary_says_what_the_numbers_say(example):
     _, _, _, results = example
-    rates = verification.at_thresholds(results, verification.thresholds(results["test_seen"], 0.1))
+    val = {"all": results["test_seen"]}
+    rates = verification.at_thresholds(results, verification.thresholds(val, 0.1), val)
     table = verification.report(results)
     words = verdict.summary(table, rates)
     row = row_of(table, "ResNet-50 fine-tuned", "high-low")
@@ -37,15 +38,17 @@ def test_the_summary_names_other_models_that_differ_and_what_becomes_of_good_pho
     words = verdict.summary(table, model="ResNet-50 fine-tuned")
     row = row_of(table, "buffalo_l + PLDA", "high-low")
     assert row["auc_difference_p_adjusted"] < 0.05
-    other = words[words.index("adjusted for the number of comparisons (Holm)") :]
-    assert f"buffalo_l + PLDA is better ({row['auc_difference_low']:+.3f} to" in other
+    other = words[words.index("intervals that hold for all comparisons at once") :]
+    assert f"buffalo_l + PLDA is better ({row['auc_difference_simultaneous_low']:+.3f} to" in other
     assert "Best of all" not in words
     assert "On pairs of two good photos: **ResNet-50 fine-tuned is worse than buffalo_l**" in words
     row = row_of(table, "ResNet-50 fine-tuned", "high-low")
-    more, low, high = (1 / row[f"error_ratio{end}"] for end in ("", "_high", "_low"))
+    more, low, high = (
+        1 / row[f"error_ratio{end}"] for end in ("", "_simultaneous_high", "_simultaneous_low")
+    )
     assert f"{more:.1f} [{low:.1f}, {high:.1f}] times more error" in words and "times less" not in words
     blind = table.assign(auc_difference_p_adjusted=0.5)
-    assert "Holm" not in verdict.summary(blind, model="ResNet-50 fine-tuned")
+    assert "all comparisons at once" not in verdict.summary(blind, model="ResNet-50 fine-tuned")
 
 
 def test_a_factor_has_its_interval_and_is_not_named_without(example):
@@ -53,8 +56,8 @@ def test_a_factor_has_its_interval_and_is_not_named_without(example):
     better = make(people=12, photos=12, noise=1.6)[0]
     table = verification.report(evaluated(faces, {"buffalo_l": vectors, "ResNet-50 fine-tuned": better}))
     row = row_of(table, "ResNet-50 fine-tuned", "high-low")
-    low, high = row["error_ratio_low"], row["error_ratio_high"]
-    assert low < row["error_ratio"] < high
+    low, high = row["error_ratio_simultaneous_low"], row["error_ratio_simultaneous_high"]
+    assert low < row["error_ratio_low"] < row["error_ratio"] < high
     said = f"{row['error_ratio']:.1f} [{low:.1f}, {high:.1f}] times less error"
     assert said in verdict.summary(table)
     perfect = verification.report(example[3])  # errs too little for a factor

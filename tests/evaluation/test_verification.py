@@ -135,41 +135,6 @@ def test_unlabelled_quality_gives_all_pairs_only():
     assert list(table["quality"]) == ["all"]
 
 
-@pytest.mark.parametrize("target", [0.01, 0.1, 0.5])
-def test_the_threshold_keeps_its_promise_on_val_and_is_applied_unchanged(example, target):
-    vectors, faces, _, results = example
-    chosen = verification.thresholds(results["test_seen"], target)
-    old = chosen.to_dict("records")[0]
-    scores, genuine, _ = materialised(vectors, faces)
-    accepted = scores >= old["threshold"]
-    assert np.mean(accepted[~genuine]) <= target + 1e-9
-    assert old["far"] == pytest.approx(np.mean(accepted[~genuine]), abs=1e-3)
-    lower = np.mean(scores[~genuine] >= old["threshold"] - 0.01)
-    assert lower > target
-    rates = verification.at_thresholds(results, chosen)
-    row = rates[(rates["model"] == "buffalo_l") & (rates["quality"] == "all")].iloc[0]
-    assert row["tar"] == pytest.approx(np.mean(accepted[genuine]), abs=1e-3)
-    assert row["far_low"] < row["far"] < row["far_high"] and row["tar_low"] < row["tar"] < row["tar_high"]
-
-
-def test_a_far_too_small_for_val_is_noted(example):
-    _, _, _, results = example
-    assert "few" in verification.thresholds(results["test_seen"], 1e-4)["note"][0]
-    assert not verification.thresholds(results["test_seen"], 1e-1)["note"][0]
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        verification.thresholds(results["test_seen"], 0)
-
-
-def test_a_model_without_any_score_has_no_threshold_and_no_rates():
-    vectors, faces = make()
-    results = evaluated(faces, {"buffalo_l": np.full_like(vectors, np.nan)})
-    chosen = verification.thresholds(results["test_seen"], 0.1)
-    assert np.isnan(chosen["threshold"][0]) and "no pair has a score" in chosen["note"][0]
-    assert verification.at_thresholds(results, chosen)[["far", "tar"]].isna().all(axis=None)
-    with pytest.raises(ValueError, match="no results"):
-        verification.report({})
-
-
 def test_roc_for_drawing_follows_the_measures(example):
     _, _, _, results = example
     curves = verification.roc(results["test_seen"])
@@ -198,7 +163,7 @@ def test_dropping_the_worst_photos_lowers_the_error_of_a_true_quality():
     quality = rng.random(len(vectors))
     spoiled = unit_rows(vectors + (quality < 0.3)[:, None] * rng.normal(size=vectors.shape))
     test = verification.trials(faces, "test_seen")
-    chosen = verification.thresholds(evaluated(faces, {"buffalo_l": spoiled})["test_seen"], 0.05)
+    chosen = verification.thresholds({"all": evaluated(faces, {"buffalo_l": spoiled})["test_seen"]}, 0.05)
     table = verification.discard({"buffalo_l": spoiled}, test, quality, chosen)
     scores, genuine, _ = materialised(spoiled, faces)
     missed = np.mean(scores[genuine] < chosen["threshold"][0])
@@ -218,15 +183,6 @@ def test_what_could_not_be_had_keeps_its_row_and_says_why():
     assert row_of(table, "first", "high-low")["note"] == "not possible: test_seen has no high-low pairs"
     assert row_of(table, "first")["note"] == ""
     assert np.isnan(row_of(table, "missing")["auc"])
-
-
-def test_without_val_there_are_no_thresholds_and_no_rates():
-    vectors, faces = make()
-    chosen = verification.thresholds(verification.on_val({"a": vectors}, faces), 0.01)
-    assert np.isnan(verification.threshold_of(chosen, "a"))
-    assert chosen["note"].str.startswith("not possible: val has no two people").all()
-    rates = verification.at_thresholds(evaluated(faces, {"a": vectors}), chosen)
-    assert rates[["far", "tar", "far_low", "tar_high"]].isna().all(axis=None)
 
 
 def test_differences_stay_within_what_is_possible():

@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from pytorch_metric_learning import losses as metric_losses
 from tqdm.auto import tqdm
 
-from src.networks import embedding, finetuning, losses, network, recipes, stepping, weights
+from src.networks import embedding, finetuning, loading, losses, network, stepping, weights
 from src.networks.network import FaceNetwork
 from tests import fake_gpu
 from tests.networks.small import ORIGIN, four_people, small_network
@@ -174,7 +173,7 @@ def test_without_validation_the_last_epoch_is_kept(photos, train):
 
 def test_training_stops_when_validation_no_longer_improves(train, monkeypatch):
     falling = iter(np.linspace(0.9, 0.1, 20))
-    monkeypatch.setattr(finetuning, "_val_auc", lambda *_: float(next(falling)))
+    monkeypatch.setattr(finetuning, "_val_aucs", lambda *_: {"val_auc": float(next(falling))})
     record = record_of(train(settings=dataclasses.replace(QUICK, epochs=20, patience=2)))
     assert record["epoch"] == 1
     assert len(record["history"]) == 3
@@ -198,20 +197,6 @@ def test_a_person_with_many_photos_does_not_make_a_pass_long(train, monkeypatch)
     monkeypatch.setattr(finetuning, "augment", counted)
     train(settings=dataclasses.replace(QUICK, epochs=1, batch_size=4, most_photos=2))
     assert batches == [4, 4]  # 4 people, 2 of their 6 photos each
-
-
-def test_a_large_class_is_shown_whole_over_the_run():
-    """Eight people with 1,960 photos each to train on, as in the study: every photo twice at least."""
-    settings = recipes.within_reach(finetuning.Settings(), 8 * 150, on_gpu=False)
-    labels = np.repeat(np.arange(8), 1960)
-    data = finetuning.TrainingData(
-        np.empty(0), np.arange(len(labels)), labels, [*"abcdefgh"], None, np.empty(0), np.empty(0)
-    )
-    steps = finetuning._steps(data, settings) * settings.epochs
-    whole = list(itertools.islice(finetuning._batches(data, settings), steps))
-    assert np.bincount(np.concatenate(whole), minlength=len(labels)).min() >= 2
-    later = next(finetuning._batches(data, settings, epochs=2))
-    assert np.array_equal(later, whole[2 * finetuning._steps(data, settings)]), "a resumed run goes on"
 
 
 def test_training_starts_from_what_is_known_of_the_people(train, tmp_path):
@@ -278,32 +263,6 @@ def test_the_margin_waits_and_the_rate_rises_and_falls():
     assert rates[-1] < 1e-6 < rates[0]
 
 
-@pytest.mark.parametrize("counts", [(2, 40, 9), (1, 1)])
-def test_batches_show_every_person_equally_and_every_photo(counts):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    batches = finetuning.balanced(labels, 12, 4, np.random.default_rng(0))
-    drawn = np.concatenate([next(batches) for _ in range(30)])
-    shown = np.bincount(labels[drawn])
-    assert shown.max() - shown.min() <= 4
-    times = np.bincount(drawn, minlength=len(labels))
-    for label in range(len(counts)):
-        assert np.ptp(times[labels == label]) <= 1
-
-
-def test_augmentation_without_effects_is_the_crop_or_its_mirror_image(photos):
-    crops = torch.from_numpy(photos[0])
-    settings = finetuning.Settings(jitter=0.0, clean=1.0)
-    generator = torch.Generator().manual_seed(0)
-    moved = finetuning.views(len(crops), settings, generator)
-    images = finetuning.augment(crops, settings, generator, moved)
-    plain = embedding.to_images(crops)
-    same = (images - plain).abs().amax((1, 2, 3)) < 1e-2
-    mirrored = (images - plain.flip(-1)).abs().amax((1, 2, 3)) < 1e-2
-    assert (same | mirrored).all()
-    assert same.any()
-    assert mirrored.any()
-
-
 LEARNT = dataclasses.replace(ORIGIN, learnt=True)
 
 
@@ -313,15 +272,15 @@ def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
     settings = dataclasses.replace(QUICK, epochs=4, trial=0.5, try_rates=(0.3, 1.0, 3.0))
     rates: list[float] = []
 
-    def val_auc(averaged, data):
-        return {0.3: 0.8, 1.0: 0.9, 3.0: 0.7}[rates[-1]]
+    def val_aucs(averaged, data):
+        return {"val_auc": {0.3: 0.8, 1.0: 0.9, 3.0: 0.7}[rates[-1]]}
 
     class Noted(finetuning.Learner):
         def __init__(self, start, data, settings, make_loss):
             rates.append(settings.backbone_rate)
             super().__init__(start, data, settings, make_loss)
 
-    monkeypatch.setattr(finetuning, "_val_auc", val_auc)
+    monkeypatch.setattr(finetuning, "_val_aucs", val_aucs)
     monkeypatch.setattr(finetuning, "Learner", Noted)
     start = small_network(origin=LEARNT)
     record = record_of(train(start, settings))
@@ -333,7 +292,7 @@ def test_val_chooses_the_rate_of_a_learnt_backbone_and_the_record_says_so(
     said = finetuning.trials_in_words(record)
     assert "get 1 times the learning rate" in said and "0.3 gives AUC 0.800" in said
     assert finetuning.trials_in_words({}) == ""
-    data = finetuning._training_data(photos[0], photos[1], settings, None)
+    data = loading.training_data(photos[0], photos[1], settings, None)
     file = tmp_path / "training" / "trials.json"
     again = finetuning._choose_rate(start, data, settings, losses.cosface, file)
     assert len(rates) == 4, "what has been tried is not tried again"
@@ -445,12 +404,69 @@ def test_a_batch_that_does_not_fit_is_trained_in_parts(train, monkeypatch, capsy
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
 def test_a_resumed_run_keeps_no_file_open_that_it_will_replace(photos, train, tmp_path):
     """Windows can't replace a file that is mapped."""
-    data = finetuning._training_data(photos[0], photos[1], QUICK, None)
+    data = loading.training_data(photos[0], photos[1], QUICK, None)
     learner = finetuning.Learner(small_network(), data, QUICK, losses.cosface)
-    finetuning._epoch(learner, data, finetuning._batches(data, QUICK), 0, 3, tqdm(disable=True))
+    finetuning._epoch(learner, data, loading.batches_of(data, QUICK), 0, 3, tqdm(disable=True))
     file = tmp_path / "state.safetensors"
     learner.keep(file, [])
     again = finetuning.Learner(small_network(), data, QUICK, losses.cosface)
     again.restore(file)
     kept = weights.read(file)
     assert str(file) not in Path("/proc/self/maps").read_text(encoding="utf-8") and kept
+
+
+def others(photos):
+    """Crops of no one's colours, and what is left of the four people's in a smear."""
+    rng = np.random.default_rng(5)
+    colours = rng.integers(30, 226, (24, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
+    strange = np.clip(colours + rng.normal(0, 20, (24, 32, 32, 3)), 0, 255).astype(np.uint8)
+    smears = np.broadcast_to(photos[0].mean((1, 2), keepdims=True), photos[0].shape).astype(np.uint8)
+    kinds = np.repeat(["others", "smears"], [24, len(smears)])
+    return loading.Nobody(np.concatenate([strange, smears]), kinds)
+
+
+def with_norm():
+    """A small network whose head ends as a ResNet-50's does."""
+    small = small_network()
+    head = torch.nn.Sequential(torch.nn.Linear(256, 8, bias=False), torch.nn.BatchNorm1d(8))
+    return FaceNetwork(small.backbone, head, ORIGIN)
+
+
+def test_a_network_that_has_seen_others_takes_fewer_of_them_for_its_people(photos, train, tmp_path):
+    settings = dataclasses.replace(QUICK, epochs=25, learning_rate=1e-2, averaging=0.9, nobody=0.5)
+    known, new = photos[0][photos[1]["split"] == "train"], others(photos).crops[:24]
+    taken, records = [], []
+    for seen in (None, others(photos)):
+        torch.manual_seed(0)
+        folder = train(with_norm(), settings, nobody=seen, workspace=tmp_path / f"{seen is None}")
+        records.append(record_of(folder))
+        state = weights.read(folder / network.WEIGHTS_FILE)
+        tuned = with_norm()
+        tuned.load_state_dict(state)
+        means = embedding.embed(known, tuned).reshape(4, 6, -1).mean(1)
+        taken.append((embedding.embed(new, tuned) @ embedding.unit_rows(means).T).max(1).mean())
+    assert taken[1] < taken[0] - 0.1
+    assert "turned" not in records[0] and records[1]["turned"] in finetuning.TURNED
+    assert records[1]["history"][-1]["val_auc"] > 0.9
+
+
+def test_photos_of_nobody_resume_too_and_packs_are_not_turned_from_them(photos, train, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "PAUSE", 0.0)
+    seen = others(photos)
+    at_once = train(with_norm(), nobody=seen, workspace=tmp_path / "at once")
+    keep = finetuning.Learner.keep
+
+    def interrupted(self, file, history):
+        keep(self, file, history)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning.Learner, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(with_norm(), nobody=seen, workspace=tmp_path / "in parts")
+    monkeypatch.setattr(finetuning.Learner, "keep", keep)
+    in_parts = train(with_norm(), nobody=seen, workspace=tmp_path / "in parts")
+    first, second = ((folder / network.WEIGHTS_FILE).read_bytes() for folder in (at_once, in_parts))
+    assert first == second
+    knowing = small_network(origin=dataclasses.replace(ORIGIN, knows_faces=True))
+    record = record_of(train(knowing, nobody=seen, workspace=tmp_path / "pack"))
+    assert "turned" not in record and np.isfinite(record["history"][-1]["val_auc"])

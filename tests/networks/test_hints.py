@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from src.demo import mode
-from src.networks import embedding, finetuning, hints, network, weights
+from src.networks import embedding, finetuning, hints, loading, network, weights
 from src.networks.network import FaceNetwork
 from tests.networks.small import ORIGIN, four_people, small_network
 
@@ -76,9 +76,9 @@ def test_hints_move_as_the_photos_do(smooth, monkeypatch):
     follower = hints.Follower(student(), given(teacher(), smooth, rows))
     settings = finetuning.Settings(jitter=0.05, clean=1.0)
     generator = torch.Generator().manual_seed(1)
-    moved = finetuning.views(len(rows), settings, generator)
+    moved = loading.views(len(rows), settings, generator)
     assert {float(sign) for sign in torch.linalg.det(moved[:, :, :2]).sign()} == {-1.0, 1.0}
-    images = finetuning.augment(torch.from_numpy(smooth[rows]), settings, generator, moved)
+    images = loading.augment(torch.from_numpy(smooth[rows]), settings, generator, moved)
     views = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     told = follower.told(np.arange(len(rows)), moved)
     still = hints.watched(teacher(), smooth[rows])

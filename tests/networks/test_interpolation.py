@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.evaluation import verification
+from src.evaluation import choosing, verification
 from src.networks import finetuning, interpolation, network
 from tests.networks.small import four_people
 
@@ -32,13 +32,9 @@ def test_it_keeps_clean_accuracy_and_starts_from_the_old_weights(
     crops, faces = photos
     faces = faces.assign(quality=np.repeat(["high", "low"], 16))
     name = "head.0.weight"
-    aucs = iter(np.repeat(np.linspace(0.7, 0.8, 4), 2))  # of val and of its clean photos, at each share
-
-    def risen_and_fallen(embeddings, identity):
-        auc = next(aucs)
-        return float(auc if len(embeddings) == 8 else (0.9 if auc < 0.745 else 0.8))
-
-    monkeypatch.setattr(verification, "auc_or_nan", risen_and_fallen)
+    rising, falling = iter((0.7, 0.73, 0.77, 0.8)), iter((0.9, 0.9, 0.8, 0.8))  # at each share
+    monkeypatch.setattr(choosing, "aucs", lambda embeddings, faces: {"val_auc": next(rising)})
+    monkeypatch.setattr(verification, "auc_or_nan", lambda embeddings, identity: next(falling))
     blend = network.load(interpolation.interpolate(before, tuned, crops, faces, workspace=tmp_path))
     chosen = blend.record["interpolation"]
     assert chosen["share"] == 0.2, "the highest on val that loses nothing on clean photos"

@@ -37,10 +37,6 @@ def plda(embeddings, faces, **options):
     return maps.apply(maps.fit_plda(embeddings, faces, **options), embeddings)
 
 
-def fusion(embeddings, second, faces):
-    return maps.apply(maps.fit_fusion(embeddings, second, faces), embeddings, second)
-
-
 @pytest.mark.parametrize("kind", ["wccn", "lda", None])
 def test_linear_maps_take_out_what_varies_within_people(frozen, kind):
     embeddings, faces = frozen
@@ -151,21 +147,6 @@ def test_qualities_have_spreads_of_their_own(frozen):
     assert np.array_equal(plda(strayed, few), untold)
 
 
-def test_a_second_network_has_a_say_in_who_it_is(frozen):
-    embeddings, faces = frozen
-    rng = np.random.default_rng(3)
-    second = rng.normal(size=(8, 6))[faces["identity"].str[-1].astype(int)] + rng.normal(size=(480, 6))
-    second = (second / np.linalg.norm(second, axis=1, keepdims=True)).astype(np.float32)
-    alone, fused = plda(embeddings, faces), fusion(embeddings, second, faces)
-    assert auc(fused, faces, "test_seen") > auc(alone, faces, "test_seen") + 0.005
-    nobody = [1 - (found[:, :5] ** 2).sum(1) for found in (alone, fused)]
-    np.testing.assert_allclose(nobody[0], nobody[1], atol=1e-5)  # whether anybody: the first alone says
-    for seed in range(3):  # a network that knows nothing does little harm
-        noise = np.random.default_rng(seed).normal(size=(480, 6)).astype(np.float32)
-        harmed = fusion(embeddings, noise, faces)
-        assert auc(harmed, faces, "test_seen") > auc(alone, faces, "test_seen") - 0.02
-
-
 def test_through_a_linear_map_people_not_in_training_are_compared_by_the_embeddings_themselves(frozen):
     embeddings, faces = frozen
     fitted = maps.fit_plda(embeddings, faces, linear_map=True)
@@ -191,20 +172,18 @@ def test_who_has_seen_others_is_not_taken_in_by_them(frozen):
 
 
 def fitted_ones(embeddings, faces):
-    yield maps.fit_linear(embeddings, faces), 1
-    yield maps.fit_plda(embeddings, faces), 1
-    yield maps.fit_plda(embeddings, faces, linear_map=True, unknown=0.0), 1
-    yield maps.fit_posterior(embeddings, faces), 1
-    yield maps.fit_posterior(embeddings, faces, unknown=0.0), 1
-    yield maps.fit_fusion(embeddings, embeddings[:, :7], faces), 2
+    yield maps.fit_linear(embeddings, faces)
+    yield maps.fit_plda(embeddings, faces)
+    yield maps.fit_plda(embeddings, faces, linear_map=True, unknown=0.0)
+    yield maps.fit_posterior(embeddings, faces)
+    yield maps.fit_posterior(embeddings, faces, unknown=0.0)
 
 
 def test_maps_come_back_from_their_tensors(frozen):
     embeddings, faces = frozen
-    for fitted, networks in fitted_ones(embeddings, faces):
-        given = (embeddings, embeddings[:, :7])[:networks]
+    for fitted in fitted_ones(embeddings, faces):
         again = maps.rebuild(type(fitted).__name__, fitted.state_dict())
-        assert np.array_equal(maps.apply(again, *given), maps.apply(fitted, *given))
+        assert np.array_equal(maps.apply(again, embeddings), maps.apply(fitted, embeddings))
     with pytest.raises(ValueError, match="no map of the kind 'Pickle'"):
         maps.rebuild("Pickle", {})
 
@@ -212,7 +191,6 @@ def test_maps_come_back_from_their_tensors(frozen):
 def test_maps_work_in_single_precision_too(frozen):
     """As they do in an exported file."""
     embeddings, faces = frozen
-    for fitted, networks in fitted_ones(embeddings, faces):
-        given = (embeddings, embeddings[:, :7])[:networks]
-        exact = maps.apply(fitted, *given)
-        assert (exact * maps.apply(fitted.float(), *given)).sum(1).min() > 0.99999
+    for fitted in fitted_ones(embeddings, faces):
+        exact = maps.apply(fitted, embeddings)
+        assert (exact * maps.apply(fitted.float(), embeddings)).sum(1).min() > 0.99999

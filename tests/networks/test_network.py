@@ -217,3 +217,24 @@ def test_half_precision_is_nobody_elses_business(side):
     assert next(halved.parameters()).dtype == torch.float16
     assert torch.cosine_similarity(found, expected).min() > 0.999
     assert not torch.equal(found, expected)
+
+
+def test_a_network_turned_from_a_direction_gives_its_embeddings_without_it():
+    start = network.resnet50("none", embedding_size=8, input_size=32).eval()
+    rng = np.random.default_rng(0)
+    norm = start.head.get_submodule("1")
+    assert isinstance(norm, torch.nn.BatchNorm1d)
+    with torch.no_grad():
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            norm.state_dict()[name].copy_(torch.from_numpy(rng.uniform(0.5, 2, 8)))
+    along = rng.normal(size=8).astype(np.float32)
+    along /= np.linalg.norm(along)
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    with torch.inference_mode():
+        plain = start(images).numpy()
+        for share in (0.0, 0.5, 1.0):
+            found = network.turned_from(start, along, share).eval()(images).numpy()
+            np.testing.assert_allclose(found, plain - share * (plain @ along)[:, None] * along, atol=1e-4)
+        assert np.array_equal(start(images).numpy(), plain), "the given network is left as it was"
+    with pytest.raises(ValueError, match="no batch norm to project"):
+        network.turned_from(small_network(), along, 1.0)

@@ -67,6 +67,14 @@ def album():
 
 def searched(photos: dict[str, np.ndarray], folder, insightface) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table after cleaning, nothing being alike in it, and what the second pass finds."""
+    inputs = to_search(photos, folder, insightface)
+    return inputs[0], second_pass.same_pictures(*inputs)
+
+
+def to_search(
+    photos: dict[str, np.ndarray], folder, insightface
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray, np.ndarray]:
+    """The table after cleaning, candidates, crops and embeddings."""
     rows = []
     for path, photo in photos.items():
         (folder / path).parent.mkdir(exist_ok=True)
@@ -77,8 +85,7 @@ def searched(photos: dict[str, np.ndarray], folder, insightface) -> tuple[pd.Dat
         status="ok", quality="high", group=range(len(images)), sha256=images["path"], phash=""
     )
     candidates, crops = faces.every_face(images, folder, insightface)
-    embeddings = embed(crops, insightface)
-    return images, second_pass.same_pictures(images, candidates, crops, embeddings)
+    return images, candidates, crops, embed(crops, insightface)
 
 
 def test_different_photos_are_left_apart(album, tmp_path, insightface):
@@ -95,6 +102,35 @@ def test_a_copy_of_each_kind_is_found(album, tmp_path, insightface, kind):
     assert wanted <= pairs
     assert len(pairs - wanted) <= 1  # drawn faces are smooth, and two photos of one person may be much alike
     assert not found["across"].any()
+
+
+def test_an_interrupted_search_goes_on_where_it_was(album, tmp_path, insightface, monkeypatch):
+    copies = {f"person {who}/copy.png": recropped(album[f"person {who}/xa.png"], 0.2) for who in (0, 4)}
+    inputs = to_search(album | copies, tmp_path, insightface)
+    expected = second_pass.same_pictures(*inputs)
+    monkeypatch.setattr(second_pass, "PEOPLE", 2)
+    within, done = second_pass._Search._within, []
+
+    def interrupted(self, people):
+        done.append(len(people))
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return within(self, people)
+
+    monkeypatch.setattr(second_pass._Search, "_within", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        second_pass.same_pictures(*inputs, workspace=tmp_path / "work")
+    monkeypatch.undo()
+    monkeypatch.setattr(second_pass, "PEOPLE", 2)
+
+    def counted(self, people):
+        done.append(0)
+        return within(self, people)
+
+    monkeypatch.setattr(second_pass._Search, "_within", counted)
+    found = second_pass.same_pictures(*inputs, workspace=tmp_path / "work")
+    assert len(found) >= 2 and done == [2, 2, 0, 0]  # of three parts the first was not searched again
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_a_copy_under_another_person_is_found_and_kept_in_training(album, tmp_path, insightface):
