@@ -132,8 +132,8 @@ def turned(images: pd.DataFrame, table: pd.DataFrame, folder: Path, pack: Pack) 
         some = found["path"].iloc[:: max(1, len(found) // 150)]
         for path in tqdm(some, leave=False):
             photo = decoding.read_rgb(finding.open_path(folder, path))
-            _, upright = faces.find_face(photo, pack)
-            row, crop = faces.find_face(np.ascontiguousarray(np.rot90(photo, -degrees // 90)), pack)
+            _, upright = faces.find_faces(photo, pack)[0]
+            row, crop = faces.find_faces(np.ascontiguousarray(np.rot90(photo, -degrees // 90)), pack)[0]
             told += row["turned"] == 360 - degrees
             alike += np.prod(unit(pack.recognise(np.stack([upright, crop]))), axis=0).sum() > 0.7
         print(f"turned by {degrees}: {told} of {len(some)} told, {alike} give the face of the upright photo")

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from src import workers
+from tests import clusters
+
 
 @pytest.fixture(scope="session")
 def real() -> Path:
@@ -21,6 +24,24 @@ def iresnet50(tmp_path_factory) -> Path:
     from tests import iresnet  # needs torch, as few tests do
 
     return iresnet.write(tmp_path_factory.mktemp("pack") / "w600k_r50.onnx")
+
+
+@pytest.fixture(scope="session")
+def started_machines():
+    """A Ray cluster of two machines of one core, for `machines`."""
+    clusters.needed()
+    machines = clusters.Machines()
+    workers._joined = ""  # the other tests work here
+    yield machines
+    machines.stop()
+
+
+@pytest.fixture
+def machines(started_machines, monkeypatch):
+    """The cluster, whole, and joined for the time of one test."""
+    started_machines.complete()
+    monkeypatch.setattr(workers, "_joined", started_machines.cluster.address)
+    return started_machines
 
 
 # Models that take a while to fit are fitted once: tests must leave them, and their folders, as they are.

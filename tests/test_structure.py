@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 # A module imports only from modules further up.
 FLOORS = {
-    "": "limits fingerprints artifacts devices",
+    "": "limits fingerprints artifacts devices workers",
     "photos": (
         "paths words filenames remarks doubts layouts patterns tables finding formats heif jpeg decoding "
         "fetching duplicates examining cleaning series grouping splitting split_folders"
@@ -28,7 +28,7 @@ FLOORS = {
         "recommendation answer"
     ),
     "networks": (
-        "weights network recipes degradation embedding hints recognisability probes losses loading "
+        "weights network recipes degradation embedding hints recognisability probes sharing losses loading "
         "stepping finetuning interpolation maps fusion"
     ),
     " ": "models model_card take_home identify inflation more_photos canvas plots tables explorer chooser",

@@ -6,9 +6,8 @@ equal steps ties most pairs of a model whose scores crowd together. Where the gr
 matter, it is refined there, and the pairs are counted again.
 """
 
-import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -18,7 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from src import devices
+from src import devices, workers
 from src.evaluation.ranks import balance, merged
 
 STRATA = {"all": None, "high-high": (0, 0), "high-low": (0, 1), "low-low": (1, 1)}
@@ -237,10 +236,7 @@ def _on_grid(photos: Photos, device: str) -> dict[str, Tally]:
 
 
 def _total(tables: Tables, keys: list[Key]) -> np.ndarray:
-    total = tables[keys[0]].copy()
-    for key in keys[1:]:
-        total += tables[key]
-    return total
+    return sum((tables[key] for key in keys[1:]), tables[keys[0]])
 
 
 def _sample(photos: Photos) -> _Seen:
@@ -319,9 +315,7 @@ def _tied(genuine: np.ndarray, impostor: np.ndarray, grid: _Grid) -> float:
 def _codes(scores: np.ndarray, grid: _Grid) -> np.ndarray:
     """The codes, int64, of float32 scores of the same shape."""
     codes = np.empty(scores.shape, np.int64)
-    step = max(
-        1, 2**17 // max(scores[:1].size, 1)
-    )  # rows, so that what is needed for them stays in the cache
+    step = max(1, 2**17 // max(scores[:1].size, 1))  # rows; what they need stays in the cache
     for start in range(0, len(scores), step):
         bits = scores[start : start + step].view(np.uint32)
         cell = (bits >> _CELL).astype(np.int64)
@@ -330,15 +324,22 @@ def _codes(scores: np.ndarray, grid: _Grid) -> np.ndarray:
 
 
 def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
-    """Counts on all cores: by code [2, codes], by cluster and coarse code [2, clusters, bins]."""
+    """Counts, on all cores or a cluster's: by code [2, codes], by cluster and coarse [2, clusters, bins]."""
+    if workers.joined():
+        return workers.summed(_of_tiles, (photos, grid), len(photos.tiles))
+    return _of_tiles(photos, grid, range(len(photos.tiles)))
+
+
+def _of_tiles(photos: Photos, grid: _Grid, numbers: Sequence[int]) -> tuple[Tables, Tables]:
+    """The counts of `_on_cores` in the tiles of these numbers."""
     vectors, failed, identity, cluster = photos.vectors, photos.failed, photos.identity, photos.cluster
     bins = grid.bins
     fine = {key: np.zeros((2, len(grid.lowest)), np.int64) for key in set(photos.keys)}
     coarse = {key: np.zeros((2, photos.clusters, bins), np.int64) for key in set(photos.keys)}
     lock = Lock()
 
-    def work(tile: tuple[slice, slice], key: Key, only_genuine: bool) -> None:
-        a, b = tile
+    def work(number: int) -> None:
+        (a, b), key = photos.tiles[number], photos.keys[number]
         codes = _codes(_scores(vectors[a], vectors[b]), grid)
         codes[failed[a]] = _FAILED
         codes[:, failed[b]] = _FAILED
@@ -347,7 +348,7 @@ def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
         for g in np.intersect1d(photos.group[a], photos.group[b]):
             if g >= 0:
                 codes[np.ix_(photos.group[a] == g, photos.group[b] == g)] = _LEFT_OUT
-        if only_genuine:
+        if photos.only_genuine[number]:
             codes[identity[a, None] != identity[b]] = _LEFT_OUT
         genuine, genuine_cluster = _within(codes, identity[a], identity[b], cluster[a])
         inside, inside_cluster = _within(codes, cluster[a], cluster[b], cluster[a])
@@ -365,10 +366,9 @@ def _on_cores(photos: Photos, grid: _Grid) -> tuple[Tables, Tables]:
             with lock:
                 coarse[key][1, first:last] += table.reshape(-1, bins)
 
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.map(work, photos.tiles, photos.keys, photos.only_genuine)
-        for _ in tqdm(done, "pairs", len(photos.tiles), leave=False, disable=len(photos.tiles) < 100):
-            pass
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(8, workers.cores())) as pool:
+        done = pool.map(work, numbers)
+        list(tqdm(done, "pairs", len(numbers), leave=False, disable=len(numbers) < 100))
     return fine, coarse
 
 

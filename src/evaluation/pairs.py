@@ -20,6 +20,8 @@ ACROSS = "seen_x_strangers"  # the test of people in training against people who
 NO_ROW = -1  # in the place of a row of the embeddings, for a photo too small to have one
 _TILE = 2048  # rows and columns of a block of the similarity matrix
 _CLUSTERS = 300  # people; where there are more, they are put into so many clusters
+_MOST = 10**9  # pairs; of more, about so many impostor pairs are a sample, and all genuine ones are counted
+_Tile = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Counts:
     failed: int  # photos without an embedding, also where they are excluded
     excluded: int  # of the photos, those dropped because a model has no embedding of them
     left_out: int  # pairs inside near-duplicate groups
+    impostors: int = 0  # pairs that the impostor pairs are a sample of; 0: they are all there are
 
 
 Results = dict[str, dict[str, dict[str, Counts]]]  # by test set, model, stratum
@@ -163,7 +166,9 @@ def evaluate(
     device: where the pairs of large test sets are counted, "numpy" (all cores) or a device of torch; by
     default CUDA if torch is imported and sees it, else numpy. Scores agree within rounding. Test sets of up
     to 10 million pairs are always counted on cores.
-    A stratum of which the test set has no photos is not in the results.
+    A stratum of which the test set has no photos is not in the results. Of more than a billion pairs, all
+    genuine ones are counted and a sample of the impostor pairs: those of blocks of the similarity matrix that
+    are drawn at random, whoever's they are.
     Raises ValueError for embeddings of different lengths, or not finite, or not of unit length, or where
     there are no models, no test sets, or no photos left.
     """
@@ -279,6 +284,9 @@ def count_pairs(
     ]
     tiles = [(a, b) for i, a in enumerate(spans) for b in spans[i:]]
     tiles = [(a, b) for a, b in tiles if not of_stranger[a.start]]  # strangers come last, as the second
+    keys = [_key(quality[a.start], quality[b.start]) for a, b in tiles]
+    only_genuine = [test.stranger is not None and not of_stranger[b.start] for _, b in tiles]
+    looked, drawn = _drawn(tiles, keys, np.array(only_genuine), test.identity[order])
     photos = counting.Photos(
         vectors=np.nan_to_num(vectors[order]),
         failed=missing[order],
@@ -286,9 +294,9 @@ def count_pairs(
         cluster=cluster[order],
         group=np.where(np.isin(group, _repeated(group)), group, -1),
         clusters=min(people, _CLUSTERS),
-        tiles=tiles,
-        keys=[_key(quality[a.start], quality[b.start]) for a, b in tiles],
-        only_genuine=[test.stranger is not None and not of_stranger[b.start] for _, b in tiles],
+        tiles=[tiles[place] for place in looked],
+        keys=[keys[place] for place in looked],
+        only_genuine=[only_genuine[place] or not drawn[place] for place in looked],
     )
     names = test.people or tuple(map(str, range(people)))
     members: dict[int, list[str]] = {}
@@ -297,14 +305,18 @@ def count_pairs(
     strata = {}
     for name, tally in counting.counted(photos, device).items():
         keys = counting.in_stratum(photos.keys)[name]
+        genuine = int(tally.genuine.sum())
         inside = np.isin(test.quality, np.unique(keys))
         if test.stranger is None:
-            counted = int(tally.genuine.sum() + tally.impostor.sum())
-            left_out = sum(_number_of_pairs(quality, *key) for key in keys) - counted
+            left_out = sum(_number_inside(quality, group, *key) for key in keys)
+            impostors = sum(_number_of_pairs(quality, *key) for key in keys) - left_out - genuine
         else:  # near-duplicates are of one person
             known = [quality[rows] for rows in _of_each(test.identity[order], ~of_stranger)]
             left_out = sum(_number_of_pairs(own, *key) for own in known for key in keys)
-            left_out -= int(tally.genuine.sum())
+            left_out -= genuine
+            own, other = (np.bincount(quality[of_stranger == s], minlength=len(QUALITIES)) for s in (0, 1))
+            table = np.outer(own, other)
+            impostors = sum(int(table[a, b] + (table[b, a] if a != b else 0)) for a, b in keys)
         strata[name] = Counts(
             *tally[:-1],
             cluster_people=tuple(tuple(members[int(one)]) for one in tally.cluster),
@@ -314,8 +326,33 @@ def count_pairs(
             failed=int((inside & missing).sum()),
             excluded=int((inside & ~keep).sum()),
             left_out=left_out,
+            impostors=0 if drawn.all() else impostors,
         )
     return strata
+
+
+def _drawn(
+    tiles: list[_Tile], keys: list[counting.Key], only_genuine: np.ndarray, identity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which tiles are looked at, positions, and which are drawn, bool: all or, of too many pairs, some.
+
+    Of tiles of every two qualities a like share is drawn at random. The others are looked at for genuine
+    pairs, where they may have any. only_genuine: bool, of the tiles; identity: of the photos as counted.
+    """
+    sizes = np.array([(a.stop - a.start) * (b.stop - b.start) for a, b in tiles])
+    share = _MOST / max(sizes[~only_genuine].sum(), 1)
+    if share >= 1:
+        return np.arange(len(tiles)), np.ones(len(tiles), bool)
+    rng, drawn = np.random.default_rng(0), only_genuine.copy()
+    of_pairs = pd.Series(keys)[~only_genuine]
+    for rows in of_pairs.groupby(of_pairs).groups.values():
+        drawn[rng.permutation(rows)[: max(1, round(share * len(rows)))]] = True
+    people = {span.start: np.unique(identity[span]) for tile in tiles for span in tile}
+    looked = [
+        take or len(np.intersect1d(people[a.start], people[b.start], assume_unique=True)) > 0
+        for (a, b), take in zip(tiles, drawn, strict=True)
+    ]
+    return np.flatnonzero(looked), drawn
 
 
 def _key(a: int, b: int) -> tuple[int, int]:
@@ -348,6 +385,13 @@ def _with_genuine_pairs(test: Trials, keep: np.ndarray, keys: list[tuple[int, in
             )
         found |= several
     return int(found.sum())
+
+
+def _number_inside(quality: np.ndarray, group: np.ndarray, a: int, b: int) -> int:
+    """How many of the pairs of `_number_of_pairs` are of one group, int64 [n]."""
+    names, place = np.unique(group[group >= 0], return_inverse=True)
+    n, m = (np.bincount(place[quality[group >= 0] == q], minlength=len(names)) for q in (a, b))
+    return int((n * (n - 1) // 2 if a == b else n * m).sum())
 
 
 def _number_of_pairs(quality: np.ndarray, a: int, b: int) -> int:

@@ -345,7 +345,15 @@ def _measured(counts: Counts) -> _Measured:
     row["unsupported"] = ", ".join(without_support)
     row |= support.columns(counts, row["auc"], left_out["auc"])
     people = counts.cluster_people
-    return _Measured(row, left_out, weights, people, _ended(counts, row) if failures else "")
+    said = [_of_sample(counts), _ended(counts, row) if failures else ""]
+    return _Measured(row, left_out, weights, people, "; ".join(filter(None, said)))
+
+
+def _of_sample(counts: Counts) -> str:
+    """Of how many impostor pairs those counted are a sample, in words; "" where all are counted."""
+    if not counts.impostors:
+        return ""
+    return f"impostor pairs: a sample, {counts.impostor.sum():,} of {counts.impostors:,}; genuine pairs: all"
 
 
 def _ended(counts: Counts, row: dict[str, Any]) -> str:

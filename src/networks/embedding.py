@@ -1,7 +1,8 @@
 """Any model: face crops to unit embeddings."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src import artifacts, devices
+from src import artifacts, devices, workers
 
 AGREEING = 0.9999  # least cosine of two embeddings of a crop, in half and single precision, for the same
 CHECKED = 32  # crops on which that is seen
+WORTH = 4096  # crops from which the workers of a cluster are worth starting
 
 
 class Recogniser(Protocol):
@@ -41,27 +43,28 @@ def embed(
         raise ValueError(f"crops must be uint8 [N, H, W, 3] RGB, not {crops.dtype} {list(crops.shape)}")
     if not len(crops):
         raise ValueError("there are no crops to embed: the set is empty")
-    parts = []
     starts = range(0, len(crops), batch_size)
+    files = {start: workspace / f"{batch_size}-{start}.npy" for start in starts} if workspace else {}
+    parts = {start: np.load(file) for start, file in files.items() if file.is_file()}
+    todo = [start for start in starts if start not in parts]
+    of_all = workers.Rows(crops), batch_size, mirrored
     with (
-        _looking(model) as look,
-        devices.Bar(total=len(starts), desc="embedding", leave=False, disable=len(starts) == 1) as bar,
+        ExitStack() as stack,
+        devices.Bar(
+            total=len(starts), initial=len(parts), desc="embedding", leave=False, disable=len(starts) == 1
+        ) as bar,
     ):
-        for start in starts:
-            file = workspace / f"{batch_size}-{start}.npy" if workspace else None
-            if file is not None and file.is_file():
-                parts.append(np.load(file))
-            else:
-                batch = np.array(crops[start : start + batch_size])  # writable, as torch wants it
-                part = look(batch)
-                if mirrored:
-                    part = unit_rows(part) + unit_rows(look(np.ascontiguousarray(batch[:, :, ::-1])))
-                parts.append(part)
-                if file is not None:
-                    with artifacts.whole(file) as partial:
-                        np.save(partial, part)
+        if workers.joined() and len(crops) >= WORTH:
+            found = workers.each(_Batches(model, *of_all), todo)
+        else:
+            found = map(partial(_batch, stack.enter_context(_looking(model)), *of_all), todo)
+        for start, part in zip(todo, found, strict=True):
+            parts[start] = part
+            if files:
+                with artifacts.whole(files[start]) as file:
+                    np.save(file, part)
             bar.update()
-    embeddings = np.concatenate(parts)
+    embeddings = np.concatenate([parts[start] for start in starts])
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
     if len(bad):
@@ -69,6 +72,32 @@ def embed(
             f"the model gives no usable embedding for {len(bad)} crops, the first of them row {bad[0]}"
         )
     return embeddings / norms if unit else embeddings
+
+
+def _batch(
+    look: Callable[[np.ndarray], np.ndarray], crops: workers.Rows, size: int, mirrored: bool, start: int
+) -> np.ndarray:
+    """Rows of the batch of so many crops that begins at `start`."""
+    batch = np.array(crops.array[start : start + size])  # writable, as torch wants it
+    part = look(batch)
+    if mirrored:
+        part = unit_rows(part) + unit_rows(look(np.ascontiguousarray(batch[:, :, ::-1])))
+    return part
+
+
+class _Batches:
+    """`_batch` of a model that a worker of a cluster is sent, and keeps looking with."""
+
+    def __init__(self, model: nn.Module | Recogniser, crops: workers.Rows, size: int, mirrored: bool) -> None:
+        self.model, self.crops, self.size, self.mirrored = model, crops, size, mirrored
+        self.look: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __call__(self, start: int) -> np.ndarray:
+        if self.look is None:
+            self.kept = ExitStack()
+            self.look = self.kept.enter_context(_looking(self.model))
+            self.look(np.array(self.crops.array[:CHECKED]))  # all workers choose one precision
+        return _batch(self.look, self.crops, self.size, self.mirrored, start)
 
 
 def unit_rows(rows: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from safetensors import safe_open
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from src import artifacts, devices
+from src import artifacts, devices, workers
 from src.artifacts import uses
 from src.evaluation import choosing
-from src.networks import embedding, losses, network, stepping, weights
+from src.networks import embedding, losses, network, sharing, stepping, weights
 from src.networks import hints as hinting
 from src.networks.loading import (
     Nobody,
@@ -74,10 +75,15 @@ def train(
     it asks (`choosing.aucs`). The checkpoint is the best epoch (the last, without such rows), with settings,
     training data and history; it is written when training ends. Training that was interrupted goes on from
     what is in `workspace`, after its last kept epoch: there, one file holds the state, the best weights so
-    far and their history, which so never part.
+    far and their history, which so never part. Where a cluster is joined, its workers share each batch; so do
+    processes in a `sharing.group`.
     Raises ValueError where rows don't match or there are no epochs, NotPossible where there are too few
     people to train on, FloatingPointError where the loss is no longer finite.
     """
+    if workers.joined():
+        given = {"start": start, "faces": faces, "settings": settings, "teacher": teacher, "loss": loss}
+        given |= {"guide": guide, "nobody": nobody}
+        return sharing.on_cluster(train, crops, settings.batch_size, workspace, **given)
     data = training_data(crops, faces, settings, teacher)
     settings = within_reach(settings, in_a_pass(data, settings), devices.device().type != "cpu")
     if guide is not None and settings.hints and hinting.stages(start):
@@ -111,7 +117,7 @@ def train(
             bar.set_postfix({name: f"{history[-1][name]:.3f}" for name in ("loss", "accuracy", "val_auc")})
             if _best(history) == epoch + 1:
                 learner.best.load_state_dict(learner.averaged.state_dict())
-            if time.perf_counter() - kept >= PAUSE:
+            if sharing.several() or time.perf_counter() - kept >= PAUSE:
                 learner.keep(state, history)
                 kept = time.perf_counter()
     return _finish(learner.best, data, folder, _record(data, settings, trials, history))
@@ -150,8 +156,10 @@ class Learner:
         self.trained = nn.ModuleDict(
             {"network": self.network, "loss": self.loss, "to_teacher": self.to_teacher}
         )
+        self.followed = np.empty(0, int) if data.hints is None else data.hints.row
         if data.hints is not None:
             self.trained["hints"] = hinting.Follower(self.network, data.hints).to(self.device)
+        self.shared = sharing.shared(self.trained)
         self.optimizer = self._optimizer()
 
     def _imprint(self, data: TrainingData) -> None:
@@ -208,29 +216,38 @@ class Learner:
 
         batch, moved: which photos these are and how they were moved, as of `hints.Follower`; -1 shows nobody,
         of which the teacher says nothing. Returns loss and accuracy. A loss that is not finite changes
-        nothing.
+        nothing. Of several processes each takes its part.
         """
-        known = torch.from_numpy(batch >= 0).to(images.device)
+        mine = sharing.part(len(images))
+        known, hinted = (
+            _weights(which, mine).to(images.device) for which in (batch >= 0, np.isin(batch, self.followed))
+        )
+        images, labels, batch, moved = images[mine], labels[mine], batch[mine], moved[mine]
+        targets = None if targets is None else targets[mine]
 
         def loss_of(part: slice) -> tuple[Tensor, Tensor]:
             with self.stepper.autocast():
                 embeddings = self.network(images[part])
             embeddings = embeddings.float()
             loss = self.loss(embeddings, labels[part])
-            if targets is not None and known[part].any():
-                said = self.to_teacher(embeddings[known[part]])
-                agreement = F.cosine_similarity(said, targets[part][known[part]])
-                loss = loss + self.settings.distillation * (1 - agreement).mean()
+            if targets is not None and (here := known[part] > 0).any():
+                said = self.to_teacher(embeddings[here])
+                agreement = F.cosine_similarity(said, targets[part][here])
+                weight = self.settings.distillation * known[part].mean()
+                loss = loss + weight * (1 - agreement).mean()
             if "hints" in self.trained:
                 with self.stepper.autocast():
-                    loss = loss + self.settings.hints * self.trained["hints"](batch[part], moved[part])
+                    apart = self.trained["hints"](batch[part], moved[part])
+                loss = loss + self.settings.hints * hinted[part].mean() * apart
             return loss, embeddings
 
-        loss, embeddings = self.stepper.gradients(loss_of, self.optimizer, len(images))
+        of_all = partial(self.shared, loss_of)
+        loss, embeddings = self.stepper.gradients(of_all, self.optimizer, len(images))
         if not math.isfinite(loss):
             return loss, math.nan
         self.stepper.update(self.optimizer, self.trained.parameters(), self.settings.clip)
-        return loss, losses.accuracy(self.loss, embeddings[known], labels[known])
+        right = losses.accuracy(self.loss, embeddings[known > 0], labels[known > 0])
+        return sharing.mean(loss, right, int((known > 0).sum()))
 
     @torch.no_grad()
     def average(self, step: int) -> None:
@@ -242,6 +259,8 @@ class Learner:
 
     def keep(self, file: Path, history: list[Line]) -> None:
         """Writes all that training needs to go on from here, whole or not at all."""
+        if not sharing.first():
+            return
         tensors = {f"trained.{name}": value for name, value in self.trained.state_dict().items()}
         tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.state_dict().items()}
@@ -273,6 +292,15 @@ class Learner:
             return json.loads(header.metadata()["note"])
 
 
+def _weights(which: np.ndarray, mine: slice) -> Tensor:
+    """Of the photos that are this process's, float32: those that a mean is of, 0 for the others.
+
+    which: bool, of the batch. A mean over such photos of a part of the batch, times that of their weights, is
+    the part's share of the mean over such photos of the whole batch.
+    """
+    return torch.from_numpy(which[mine]).float() / max(float(which.mean()), 1e-9)
+
+
 def _choose_rate(
     start: FaceNetwork, data: TrainingData, settings: Settings, loss: losses.MakeLoss, file: Path
 ) -> tuple[Settings, list[Line]]:
@@ -301,8 +329,9 @@ def _choose_rate(
             except FloatingPointError:
                 val_auc = 0.0
         trials.append({"backbone_rate": rate_tried, "epochs": epochs, "val_auc": val_auc})
-        with artifacts.whole(file) as partial:
-            partial.write_text(json.dumps(trials), encoding="utf-8")
+        if sharing.first():
+            with artifacts.whole(file) as whole:
+                whole.write_text(json.dumps(trials), encoding="utf-8")
     best = max(trials, key=lambda line: line["val_auc"])["backbone_rate"]
     return replace(settings, backbone_rate=best), trials
 
@@ -352,7 +381,7 @@ def _epoch(
         "epoch": epoch + 1,
         "loss": loss,
         "accuracy": accuracy,
-        **_val_aucs(learner.averaged, data),
+        **sharing.agreed(_val_aucs(learner.averaged, data)),
         "learning_rate": learner.optimizer.param_groups[-1]["lr"],
         "margin": getattr(learner.loss, "margin", math.nan),
         "seconds": time.perf_counter() - started,
@@ -402,7 +431,7 @@ def _finish(best: FaceNetwork, data: TrainingData, folder: Path, record: dict[st
             aucs = [choosing.aucs(_turned(embeddings, along, s), data.asked)["val_auc"] for s in TURNED]
             share = TURNED[int(np.flatnonzero(np.array(aucs) >= max(aucs) - NEAR)[-1])]
         best, record = network.turned_from(best, along, share), {**record, "turned": share}
-    return network.save(best, folder, record)
+    return network.save(best, folder, record) if sharing.first() else folder
 
 
 def _best(history: list[Line]) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from src import devices
+from src.networks import sharing
 from src.networks.network import is_depthwise
 
 LossOf = Callable[[slice], tuple[Tensor, Tensor]]  # of a part of the batch: loss, embeddings
@@ -83,6 +84,11 @@ class Stepper:
         return torch.stack(losses).sum(), torch.cat(embeddings)
 
     def _halve(self, batch: int) -> None:
+        if sharing.several():
+            raise ValueError(
+                f"{devices.name(self.where)} has no memory left for {batch} photos, its part of a batch: "
+                "give a smaller batch_size, or more workers"
+            )
         self.parts *= 2
         devices.give_back(self.where)
         at_once = -(-batch // self.parts)

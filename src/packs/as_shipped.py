@@ -1,6 +1,8 @@
 """The baseline: what InsightFace gives by the loop that everyone writes."""
 
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -9,13 +11,14 @@ import numpy as np
 import pandas as pd
 from insightface.utils import face_align
 
-from src import artifacts, devices
+from src import artifacts, devices, workers
 from src.packs.alignment import SIDE
 from src.packs.pack import Pack, in_order
 from src.photos import decoding
-from src.photos.paths import open_path
+from src.photos.paths import open_path, root
 
 _UNSET = np.inf  # marks rows that are not computed yet
+_AT_ONCE = 32  # photos whose crops are embedded together
 
 
 @artifacts.uses(faces=("path", "sha256"))
@@ -33,30 +36,51 @@ def as_shipped(faces: pd.DataFrame, folder: Path, pack: Pack, workspace: Path | 
     and rows already there are not computed again. Raises ValueError, naming the file, where detection fails.
     """
 
-    def crop(path: str) -> np.ndarray | None:
-        bgr = _imread(open_path(folder, path))
-        if bgr is None:
-            return None
-        with decoding.named(path, bgr):
-            return _first_face(bgr, pack)
-
     dimension = pack.recognise(np.zeros((1, SIDE, SIDE, 3), np.uint8)).shape[1]
     embeddings = _kept(workspace, (len(faces), dimension))
     rows = np.flatnonzero(embeddings[:, 0] == _UNSET)
-    crops = pack.map(crop, faces["path"].iloc[rows])
+    paths, folder = faces["path"].iloc[rows].tolist(), root(folder).absolute()
+    if workers.joined():
+        parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
+        batches = workers.each(partial(_of_photos, folder, pack, dimension), parts)
+    else:
+        batches = _in_batches(folder, pack, dimension, paths)
     with devices.Bar(
         total=len(faces), initial=len(faces) - len(rows), desc="as shipped", unit=" photos"
     ) as bar:
-        while batch := list(islice(crops, 32)):
-            now, rows = rows[: len(batch)], rows[len(batch) :]
-            values = np.full((len(batch), dimension), np.nan, np.float32)
-            found = [i for i, one in enumerate(batch) if one is not None]
-            if found:
-                raw = pack.recognise(np.stack([one for one in batch if one is not None]))
-                values[found] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        for values in batches:
+            now, rows = rows[: len(values)], rows[len(values) :]
             embeddings[now] = values
-            bar.update(len(batch))
+            bar.update(len(values))
     return embeddings
+
+
+def _in_batches(folder: Path, pack: Pack, dimension: int, paths: list[str]) -> Iterator[np.ndarray]:
+    crops = pack.map(partial(_crop, folder, pack), paths)
+    while batch := list(islice(crops, _AT_ONCE)):
+        yield _rows(batch, pack, dimension)
+
+
+def _of_photos(folder: Path, pack: Pack, dimension: int, paths: list[str]) -> np.ndarray:
+    return _rows([_crop(folder, pack, path) for path in paths], pack, dimension)
+
+
+def _crop(folder: Path, pack: Pack, path: str) -> np.ndarray | None:
+    bgr = _imread(open_path(folder, path))
+    if bgr is None:
+        return None
+    with decoding.named(path, bgr):
+        return _first_face(bgr, pack)
+
+
+def _rows(crops: list[np.ndarray | None], pack: Pack, dimension: int) -> np.ndarray:
+    """Embeddings `[n, D]`, unit rows; NaN where there is no crop."""
+    rows = np.full((len(crops), dimension), np.nan, np.float32)
+    found = [i for i, crop in enumerate(crops) if crop is not None]
+    if found:
+        raw = pack.recognise(np.stack([crop for crop in crops if crop is not None]))
+        rows[found] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    return rows
 
 
 @artifacts.uses(faces=("path", "sha256"))

@@ -7,6 +7,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -14,10 +15,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from src import artifacts, devices
+from src import artifacts, devices, workers
 from src.packs.alignment import CENTRED, LANDMARKS, SIDE, align
 from src.photos import decoding
-from src.photos.paths import open_path
+from src.photos.paths import open_path, root
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,6 +45,7 @@ NARROW_MOUTH = 0.7  # of the eyes' distance; wider, a face may be upside down: i
 TURNED_LEAST, TURNED_MARGIN, TURNED_ELSEWHERE = 0.65, 0.05, 0.7
 SMALL = 24  # pixels of the detector's input: beside a face less high than that, others may have been missed
 CLOSEST = 640  # pixels to which a photo is brought for a closer look
+_AT_ONCE = 16  # photos that a worker of a cluster takes, and that are lost with it
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,11 @@ def every_face(
     if paths.empty:
         raise ValueError("There are no usable images to look for faces in.")
 
-    def look(path: str) -> list[tuple[dict[str, Any], np.ndarray]]:
-        with decoding.named(path, photo := decoding.read_rgb(open_path(folder, path))):
-            return find_faces(photo, pack, attempts)
-
+    look = partial(_faces_of, root(folder).absolute(), pack, attempts)
     with artifacts.workspace_or_temporary(workspace) as place:
         start, count = _begin(file := place / "candidates.npy", log := place / "found.csv")
-        results = pack.map(look, paths.iloc[start:])
+        todo = paths.iloc[start:].tolist()
+        results = workers.each(look, todo, _AT_ONCE) if workers.joined() else pack.map(look, todo)
         # Written as plain files, not through a memory map, whose pages would count as this process's memory.
         with (
             file.open("r+b") as pixels,
@@ -147,6 +147,13 @@ def every_face(
         candidates = candidates.drop(columns=["photo", "last"])
         # A temporary folder goes: its crops are read into memory.
         return candidates, np.load(file, mmap_mode=None if workspace is None else "r+")
+
+
+def _faces_of(
+    folder: Path, pack: Detector, attempts: Sequence[Attempt], path: str
+) -> list[tuple[dict[str, Any], np.ndarray]]:
+    with decoding.named(path, photo := decoding.read_rgb(open_path(folder, path))):
+        return find_faces(photo, pack, attempts)
 
 
 @artifacts.uses(images=("path", "sha256", "status"))
@@ -247,13 +254,6 @@ class _Finds:
     @property
     def score(self) -> float:
         return float(self.boxes[0, 4])
-
-
-def find_face(
-    photo: np.ndarray, pack: Detector, attempts: Sequence[Attempt] = ATTEMPTS
-) -> tuple[dict[str, Any], np.ndarray]:
-    """The likeliest face of a photo, the first of `find_faces`: its row and its crop."""
-    return find_faces(photo, pack, attempts)[0]
 
 
 def find_faces(

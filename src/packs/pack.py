@@ -6,7 +6,6 @@ Outside this room everything is RGB.
 import copy
 import hashlib
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from insightface.app.face_analysis import DEFAULT_DET_SIZES
 from insightface.model_zoo import SCRFD, ArcFaceONNX, model_zoo
 from insightface.model_zoo.package_manifest import has_model_package_manifest
 
+from src import workers
 from src.packs import detecting, graphs, pack_files, sessions
 from src.packs.alignment import SIDE
 
@@ -102,6 +102,9 @@ class Pack:
         boxes[:, :4] /= scale
         return boxes, landmarks / scale
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, (self.folder,)  # as a worker of a cluster gets it: opened there
+
     def release(self) -> None:
         """Gives back what ONNX Runtime holds of a GPU's memory; sessions open again when they are used."""
         for model in (self.detector, self.recogniser, self.resizable, self.batched):
@@ -119,7 +122,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -
     For what OpenCV and ONNX Runtime do most of: they let other threads run while they work.
     """
     waiting: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(_cores())
+    pool = ThreadPoolExecutor(workers.cores())
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -138,10 +141,6 @@ def _canvas(shape: tuple[int, ...], size: int) -> tuple[int, int]:
     """
     height, width = (math.ceil(side * size / max(shape[:2]) / STRIDE) * STRIDE for side in shape[:2])
     return width, height
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---------------------------------------------------------------- loading

@@ -351,13 +351,13 @@ def groups(images: pd.DataFrame, thumbs: np.ndarray, pairs: np.ndarray) -> np.nd
 
     images: `identity`, `status`. thumbs: uint8 `[N, 32, 32]`. pairs: `candidates`.
     """
-    pairs = _usable(images, pairs)
-    people = images["identity"].to_numpy()
+    pairs, people = _usable(images, pairs), images["identity"].to_numpy()
     pairs = pairs[people[pairs[:, 0]] == people[pairs[:, 1]]]
     links = pairs[:0]
-    for start in tqdm(range(0, len(pairs), _BATCH), desc="near-duplicates", leave=False):
+    step = max(_BATCH, len(images) // 256)  # so that following all links so often stays linear
+    for start in tqdm(range(0, len(pairs), step), desc="near-duplicates", leave=False):
         group = _components(len(images), links)
-        first, second = pairs[start : start + _BATCH].T
+        first, second = pairs[start : start + step].T
         apart = group[first] != group[second]  # most pairs of a long video are linked already
         if not apart.any():
             continue

@@ -6,6 +6,7 @@ processes import this module and what it needs, so it needs little.
 
 import errno
 import hashlib
+import itertools
 import multiprocessing
 import os
 import stat
@@ -21,9 +22,10 @@ import cv2
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
+from src import workers
 from src.photos import decoding, formats
 from src.photos.decoding import THUMBNAIL_SIDE, UnusableImage
-from src.photos.paths import open_path
+from src.photos.paths import open_path, root
 
 MAXIMUM_BYTES = 512 * 2**20  # no photo is a file of this size; it is not even read
 MEMORY_PER_WORKER = 4 * 2**30  # bytes above what a worker starts with; enforced on Linux only
@@ -58,9 +60,9 @@ class Row(NamedTuple):
 
 
 def examine(
-    paths: Sequence[str], sizes: Sequence[int], folder: Path, limits: Limits, seconds: float, workers: int
+    paths: Sequence[str], sizes: Sequence[int], folder: Path, limits: Limits, seconds: float, processes: int
 ) -> Iterator[tuple[list[int], list[Row], np.ndarray]]:
-    """Examines files in `workers` processes: yields positions in `paths`, their rows and thumbnails.
+    """Examines files in so many processes: yields positions in `paths`, their rows and thumbnails.
 
     They come in portions and in any order, as they are finished; every position comes once. Thumbnails are
     uint8 luma `[n, 32, 32]`, black where there is none. A portion that kills its worker, or takes more than
@@ -69,23 +71,55 @@ def examine(
     paths: as in `finding.find`'s table of the dataset `folder`. sizes: of the files, in bytes; they decide
     the portions only.
 
-    Raises RuntimeError where worker processes can't be started.
+    Where a cluster is joined, each of its workers has one process. Raises RuntimeError where worker processes
+    can't be started.
     """
     chunks = _chunks(sizes)
-    waiting = [chunk for chunk in [next(chunks, None)] if chunk]
-    if not waiting:
-        return
-    running: dict[Future, list[int]] = {}
-    pool = _start_pool(workers, folder, limits)
-    try:
+    if workers.joined():
+        parts = list(chunks)
+        examiner = _Examiner(root(folder).absolute(), limits, seconds, 1)
+        here = [[paths[position] for position in part] for part in parts]
+        for part, (rows, thumbs) in zip(parts, workers.each(examiner, here, gpu=False), strict=True):
+            yield part, rows, thumbs
+    elif first := next(chunks, None):
+        examiner = _Examiner(folder, limits, seconds, processes)
+        try:
+            yield from examiner.portions(paths, itertools.chain([first], chunks))
+        finally:
+            examiner.stop()
+
+
+class _Examiner:
+    """Worker processes, and what they are told; they start with the first work, and anew when one dies."""
+
+    def __init__(self, folder: Path, limits: Limits, seconds: float, processes: int) -> None:
+        self.folder, self.limits, self.seconds, self.processes = folder, limits, seconds, processes
+        self.pool: ProcessPool | None = None
+
+    def __call__(self, paths: list[str]) -> tuple[list[Row], np.ndarray]:
+        """Rows and thumbnails of a few files, in order."""
+        rows, thumbs = [Row()] * len(paths), _black(len(paths))
+        for places, found, shown in self.portions(paths, iter([list(range(len(paths)))])):
+            for place, row in zip(places, found, strict=True):
+                rows[place] = row
+            thumbs[places] = shown
+        return rows, thumbs
+
+    def portions(
+        self, paths: Sequence[str], chunks: Iterator[list[int]]
+    ) -> Iterator[tuple[list[int], list[Row], np.ndarray]]:
+        """As of `examine`, of these portions."""
+        waiting: list[list[int]] = []
+        running: dict[Future, list[int]] = {}
         while True:
-            while len(running) < 3 * workers:  # enough to keep workers busy, few enough to keep memory flat
+            pool = self._started()
+            while len(running) < 3 * self.processes:  # enough to keep all busy, and memory flat
                 chunk = waiting.pop() if waiting else next(chunks, [])
                 if not chunk:
                     break
-                arguments = ([paths[position] for position in chunk], str(folder), limits)
+                arguments = ([paths[position] for position in chunk], str(self.folder), self.limits)
                 try:
-                    running[pool.schedule(_examine_chunk, args=arguments, timeout=seconds)] = chunk
+                    running[pool.schedule(_examine_chunk, args=arguments, timeout=self.seconds)] = chunk
                 except RuntimeError:  # the pool has broken just now
                     waiting.append(chunk)
                     break
@@ -101,17 +135,22 @@ def examine(
                 elif len(chunk) > 1:
                     waiting += [[position] for position in chunk]
                 else:
-                    row = Row(status="unreadable", reason=_why_lost(error, seconds))
+                    row = Row(status="unreadable", reason=_why_lost(error, self.seconds))
                     yield chunk, [row], _black(1)
             if not pool.active:
                 waiting += running.values()
                 running.clear()
-                pool.stop()
-                pool.join()
-                pool = _start_pool(workers, folder, limits)
-    finally:
-        pool.stop()
-        pool.join()
+
+    def _started(self) -> ProcessPool:
+        if self.pool is None or not self.pool.active:
+            self.stop()
+            self.pool = _start_pool(self.processes, self.folder, self.limits)
+        return self.pool
+
+    def stop(self) -> None:
+        if self.pool is not None:
+            self.pool.stop()
+            self.pool.join()
 
 
 def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
@@ -128,10 +167,10 @@ def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
         yield chunk
 
 
-def _start_pool(workers: int, folder: Path, limits: Limits) -> ProcessPool:
+def _start_pool(processes: int, folder: Path, limits: Limits) -> ProcessPool:
     # Spawned on every system: forking a process with threads, as notebooks are, can deadlock.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPool(workers, initializer=_start_worker, initargs=(MEMORY_PER_WORKER,), context=context)
+    pool = ProcessPool(processes, initializer=_start_worker, initargs=(MEMORY_PER_WORKER,), context=context)
     try:  # with nothing to examine, so that workers that can't even start are not held against the files
         nothing = pool.schedule(_examine_chunk, args=([], str(folder), limits))
         nothing.result(timeout=_SECONDS_TO_START)

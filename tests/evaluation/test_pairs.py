@@ -369,3 +369,32 @@ def test_known_people_against_strangers_is_one_photo_of_each(monkeypatch, exact)
             assert counts.cluster_genuine[k].sum() == (genuine & of & mine).sum()
         same = (names[i] == names[j]) & seen[i] & of
         assert counts.left_out == (same & ~genuine).sum()
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_of_too_many_pairs_impostors_are_a_sample_and_the_report_says_so(monkeypatch, device):
+    rng = np.random.default_rng(0)
+    identity = np.arange(800) // 8
+    vectors = (rng.normal(size=(100, 16))[identity] + 2 * rng.normal(size=(800, 16))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    group = np.where(rng.random(800) < 0.1, identity, -1)
+    test = pairs.Trials("test", np.arange(800), identity, (), (np.arange(800) % 2).astype(np.int8), group)
+    everyone = np.ones(800, bool)
+    monkeypatch.setattr(pairs, "_TILE", 16)
+    monkeypatch.setattr(counting, "_EXACT", 0)
+    every = pairs.count_pairs(vectors, test, everyone, ~everyone, device)
+    monkeypatch.setattr(pairs, "_MOST", 800 * 800 // 8)
+    some = pairs.count_pairs(vectors, test, everyone, ~everyone, device)
+    assert every.keys() == some.keys() == set(pairs.STRATA)
+    for name, counts in some.items():
+        of_all = every[name]
+        assert counts.genuine.sum() == of_all.genuine.sum()
+        assert counts.cluster_genuine.sum() == of_all.cluster_genuine.sum()
+        assert counts.left_out == of_all.left_out and of_all.impostors == 0
+        assert counts.impostors == of_all.impostor.sum()
+        assert 0.15 < counts.impostor.sum() / counts.impostors < 0.35
+        assert curves.auc_of(counts) == pytest.approx(curves.auc_of(of_all), abs=0.02)
+    row = verification.report({"test": {"model": some}}).iloc[0]
+    assert (
+        row["note"].startswith("impostor pairs: a sample, ") and row["auc_low"] < row["auc"] < row["auc_high"]
+    )

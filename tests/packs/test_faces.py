@@ -24,7 +24,6 @@ from src.packs.faces import (
     Attempt,
     every_face,
     extract,
-    find_face,
     find_faces,
 )
 from src.photos import decoding
@@ -53,6 +52,11 @@ class FakePack:
 
     def map(self, function, items):
         return map(function, items)
+
+
+def find_face(photo, pack, attempts=faces.ATTEMPTS):
+    """The likeliest face alone."""
+    return find_faces(photo, pack, attempts)[0]
 
 
 def photo(height=240, width=320) -> np.ndarray:
