@@ -60,7 +60,7 @@ def _with_ballast(model: onnx.ModelProto) -> onnx.ModelProto:
     for i, (stride, channels) in enumerate(BALLAST):
         weights = rng.normal(0, (9 * before) ** -0.5, (channels, before, 3, 3)).astype(np.float32)
         graph.initializer.append(numpy_helper.from_array(weights, f"ballast weights {i}"))
-        shape = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
+        shape: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
         inputs = [value, f"ballast weights {i}"]
         graph.node.append(helper.make_node("Conv", inputs, [f"ballast conv {i}"], **shape))
         graph.node.append(helper.make_node("Relu", [f"ballast conv {i}"], [f"ballast {i}"]))

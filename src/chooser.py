@@ -46,9 +46,9 @@ def answer(photo: Path, tool: Tool, known: Gallery) -> tuple[str, bytes]:
         found = identify.ask(photo, tool, known)
         drawn = identify.shown(photo, found)
     except (OSError, ValueError) as error:
-        return html.escape(str(error)), b""
+        return html.escape(str(error), quote=False), b""
     said = identify.in_words(found, tool, known).replace("**", "")
     assert isinstance(drawn, Image)
     picture = BytesIO()
     drawn.save(picture, "PNG")
-    return html.escape(said).replace("\n", "<br>"), picture.getvalue()
+    return html.escape(said, quote=False).replace("\n", "<br>"), picture.getvalue()

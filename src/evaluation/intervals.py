@@ -25,6 +25,8 @@ PEOPLE = 5  # below so many there is no interval
 BEHIND = 2.5  # people whom the errors must come from, as an effective number
 ERRORS = 0.05  # of one person's pairs: what all errors together must come to
 SKEWNESS = 0.2  # of a mean of few people, which show less than there is: at least so much is reckoned with
+RARE = 0.7  # and so much more for each power of ten by which errors are rarer than `_COMMON`
+_COMMON = 0.08
 _NOTHING = 1e-9  # that of rounding
 _ANGLES = np.linspace(0, 2 * np.pi, 721)
 
@@ -136,8 +138,8 @@ def interval(
     alpha: the chance to miss the truth; the others as of `behind`. Student's t on the jackknife of the log
     odds, with one degree of freedom less than there are people behind the errors (compare Satterthwaite
     1946). On the side of more error it is widened for skewness, as few people are hard and the next one may
-    be (Johnson, "Modified t tests and confidence intervals for asymmetrical populations", 1978). It is never
-    wider than `of_people`.
+    be (Johnson, "Modified t tests and confidence intervals for asymmetrical populations", 1978). The rarer
+    errors are, the more skewness is reckoned with, seen or not. It is never wider than `of_people`.
     """
     if why_none(value, left_out, weights):
         return np.nan, np.nan
@@ -159,14 +161,16 @@ def of_two_samples(
     all are one sample. Else the distances of both to the ends, on the log odds, are put together as in MOVER
     (Zou & Donner 2008). Had the other sample shown more people who err, the threshold would be stricter and
     the rate lower; so that sample's part is widened for skewness on the other side.
-    NaN, NaN where the test has no interval.
+    NaN, NaN where the test has no interval, or one person of the other sample decides.
     """
     if joint:
         return interval(value, np.append(left_out, others), np.append(weights, np.zeros(len(others), int)))
     low, high = interval(value, left_out, weights)
     wrong, without = _errors(value, others)
-    if np.isnan(low) or not (without > 0).all() or error(without) < _NOTHING:
+    if np.isnan(low) or error(without) < _NOTHING:
         return low, high
+    if not ((without > 0) & (without < 1)).all():  # one person of the other sample may take all of it
+        return np.nan, np.nan
     parts = np.abs(without - wrong)
     more, less = _distances(1 - without, float(parts.sum() ** 2 / (parts**2).sum()) - 1)
     if wrong != value:
@@ -185,9 +189,12 @@ def _distances(without: np.ndarray, freedom: float, alpha: float = ALPHA) -> tup
     n = len(without)
     deviation = without.mean() - without
     skewness = (deviation**3).sum() / (deviation**2).sum() ** 1.5 * np.sqrt(n * (n - 1)) / (n - 2)
+    # The rarer errors are, the fewer people make them, and the less of that a test set shows.
+    rate = float(min(without.mean(), 1 - without.mean()))
+    least = SKEWNESS + RARE * np.log10(max(_COMMON / rate, 1.0))
     t = float(stats.t.ppf(1 - alpha / 2, freedom))
     spread = error(special.logit(without))
-    return spread * t, spread * float(t + max(SKEWNESS, skewness) / 6 * (1 + 2 * t**2))
+    return spread * t, spread * float(t + max(least, skewness) / 6 * (1 + 2 * t**2))
 
 
 def of_people(value: float, weights: np.ndarray, alpha: float = ALPHA) -> tuple[float, float]:

@@ -101,7 +101,20 @@ def decode_luma(data: bytes, maximum_pixels: int = MAXIMUM_PIXELS) -> tuple[np.n
 
 def thumbnail(luma: np.ndarray) -> np.ndarray:
     """Shrinks luma, uint8 `[H, W]`, to uint8 `[32, 32]`, by which photos are compared with each other."""
-    return cv2.resize(luma, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    small = halved(luma, 16 * THUMBNAIL_SIDE)
+    return cv2.resize(small, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def halved(luma: np.ndarray, least: int) -> np.ndarray:
+    """Luma, uint8 `[H, W]`, halved as long as its sides keep `least` pixels: 2 x 2 pixels become their mean.
+
+    OpenCV shrinks a photo of 12 megapixels so in a tenth of the time that it takes by any other factor.
+    """
+    while min(luma.shape) >= 2 * least:
+        height, width = (side // 2 for side in luma.shape)
+        whole = luma[: 2 * height, : 2 * width]
+        luma = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return luma
 
 
 def _decode_other(data: bytes, maximum_pixels: int) -> tuple[np.ndarray, str]:

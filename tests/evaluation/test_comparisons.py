@@ -61,6 +61,19 @@ def test_all_intervals_of_a_family_hold_at_once_and_are_narrower_than_bonferroni
     )
 
 
+def test_a_model_without_error_pays_for_its_family_too():
+    rng = np.random.default_rng(2)
+    errors = np.array([9, 2, 14, 0, 5, 22, 1, 3]) / 100
+    old, old_without = 1 - errors.mean(), 1 - (errors.sum() - errors) / 7
+    everybody = tuple((f"person {i}",) for i in range(8))
+    perfect = comparisons.Difference(old, 1.0, old_without, np.ones(8), np.full(8, 100), everybody)
+    alone, of_many = (
+        comparisons.together(family)[0] for family in ([perfect], [perfect, *of_people(rng, 20, 8)])
+    )
+    assert alone[0] == pytest.approx(intervals.difference(*perfect[:-1])[2], abs=0.005) and alone[0] < 0.05
+    assert of_many[0] > 3 * alone[0] and of_many[1] <= 0 < of_many[2]
+
+
 def test_a_family_of_one_pays_for_nothing_and_of_twins_for_one():
     rng = np.random.default_rng(1)
     (one,) = of_people(rng, 1, shift=0.02)

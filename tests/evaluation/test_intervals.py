@@ -96,6 +96,28 @@ def test_more_error_is_nearer_where_a_few_people_are_hard():
     assert up < down < 1.2 * up
 
 
+def test_the_rarer_errors_are_the_further_more_of_them_may_be():
+    def asymmetry(share):
+        value, left_out, weights = rate(
+            [9 * share, 8 * share, 7 * share, 9 * share, 6 * share, 8 * share] * 5
+        )
+        low, high = special.logit(intervals.interval(value, left_out, weights))
+        return (special.logit(value) - low) / (high - special.logit(value))
+
+    assert asymmetry(1) < 1.2 < asymmetry(0.1) < asymmetry(0.05)
+
+
+def test_people_of_another_sample_widen_an_interval_and_one_who_decides_takes_it_away():
+    value, left_out, weights = rate([9, 2, 14, 5, 5, 12, 1, 3])
+    low, high = intervals.interval(value, left_out, weights)
+    same = np.full(6, value)
+    assert intervals.of_two_samples(value, left_out, weights, same, False) == (low, high)
+    moved = value + 0.02 * np.linspace(-1, 1, 6)
+    wider = intervals.of_two_samples(value, left_out, weights, moved, False)
+    assert wider[0] < low and high < wider[1]
+    assert np.isnan(intervals.of_two_samples(value, left_out, weights, np.append(same, 1.0), False)).all()
+
+
 def two_models(seed, people):
     """Two models' rates: old, new, without each person, and weights."""
     rng = np.random.default_rng(seed)

@@ -292,3 +292,20 @@ def test_damage_gives_a_picture_or_a_reason_and_nothing_else(form, changes):
         assert error.reason
     else:
         assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "halved"), [((400, 300), (100, 75)), ((401, 119), (401, 119)), ((161, 123), (80, 61))]
+)
+def test_halving_keeps_the_means_and_the_least_side(shape, halved):
+    luma = np.full(shape, 60, np.uint8)
+    luma[: shape[0] // 2] = 200
+    small = decoding.halved(luma, 60)
+    assert small.shape == halved and abs(float(small.mean()) - float(luma.mean())) < 1
+
+
+def test_a_large_photo_has_the_thumbnail_of_its_pixels_means():
+    coarse = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
+    luma = cv2.resize(coarse, (2048, 1536), interpolation=cv2.INTER_CUBIC)
+    at_once = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(decoding.thumbnail(luma) - at_once).max() <= 1
