@@ -1,14 +1,18 @@
 """Two machines of one core each, on this one: a Ray cluster to lose a machine of."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from src import workers
 
+PATIENCE = 300  # seconds after which a test of a cluster is given up, as machines too busy for Ray hang
 STORE = 80 * 2**20  # bytes of the object store, the least that Ray takes
 
 
@@ -52,8 +56,9 @@ class Machines:
 
     def stop(self) -> None:
         ray = pytest.importorskip("ray")
-        ray.shutdown()
-        self.cluster.shutdown()
+        with no_longer_than(60):
+            ray.shutdown()
+            self.cluster.shutdown()
 
 
 def _patiently(start: Callable[[], Any]) -> Any:
@@ -84,3 +89,22 @@ def _machine() -> dict[str, int]:
 def needed() -> None:
     """Skips a test where Ray is not installed."""
     pytest.importorskip("ray.data", reason="Ray is not installed: pip install -r requirements-cluster.txt")
+
+
+@contextmanager
+def no_longer_than(seconds: int) -> Iterator[None]:
+    """Skips a test that takes longer; without alarms, as on Windows, it may take as long as it will."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        pytest.skip(f"Ray took more than {seconds} s here")
+
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -26,11 +26,12 @@ def iresnet50(tmp_path_factory) -> Path:
     return iresnet.write(tmp_path_factory.mktemp("pack") / "w600k_r50.onnx")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def started_machines():
     """A Ray cluster of two machines of one core, for `machines`."""
     clusters.needed()
-    machines = clusters.Machines()
+    with clusters.no_longer_than(clusters.PATIENCE):
+        machines = clusters.Machines()
     workers._joined = ""  # the other tests work here
     yield machines
     machines.stop()
@@ -39,9 +40,10 @@ def started_machines():
 @pytest.fixture
 def machines(started_machines, monkeypatch):
     """The cluster, whole, and joined for the time of one test."""
-    started_machines.complete()
-    monkeypatch.setattr(workers, "_joined", started_machines.cluster.address)
-    return started_machines
+    with clusters.no_longer_than(clusters.PATIENCE):
+        started_machines.complete()
+        monkeypatch.setattr(workers, "_joined", started_machines.cluster.address)
+        yield started_machines
 
 
 # Models that take a while to fit are fitted once: tests must leave them, and their folders, as they are.
