@@ -9,6 +9,7 @@ import pytest
 
 from src import __main__ as runner
 from src.demo import album, mode
+from src.evaluation.pairs import ACROSS
 
 SMALL = {"epochs": "2", "pack_epochs": "1", "batch_size": "16"}
 
@@ -49,9 +50,9 @@ def test_report_has_every_model_on_every_test(out):
     report = pd.read_csv(out / "report.csv")
     columns = ["model", "test", "quality", "genuine", "impostor", "auc", "auc_low", "auc_high", "eer"]
     assert set(columns) <= set(report)
-    assert set(report["test"]) == {"test_seen", "test_unseen"}
+    assert set(report["test"]) == {"test_seen", "test_unseen", ACROSS}
     every = report[report["quality"] == "all"]
-    assert len(every) == 2 * every["model"].nunique()
+    assert len(every) == 3 * every["model"].nunique()
     assert every.groupby("test")[["genuine", "impostor"]].nunique().eq(1).all().all()  # the same pairs
     lacking = every["model"] == "demo_pack fine-tuned, open set"  # there are no photos of other people
     assert every["auc"][~lacking].between(0, 1).all() and every["auc"][lacking].isna().all()

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.evaluation import choosing
+from src.evaluation.intervals import PEOPLE
 from src.networks import maps
+from src.networks.embedding import unit_rows
 from src.networks.maps import PLDA, UNKNOWN
 
 TEMPERS = (1.0, 0.5, 0.0)  # that the log densities of the first network may be multiplied by
@@ -78,19 +80,25 @@ def fit_fusion(
     """A fusion of the first network's embeddings [N, D] and a second's [N, E], fitted on "train".
 
     What each has to say is chosen on "val", one number after the other, from the lists of this module: the
-    first of a list that comes near the best mean AUC of the known people there and of the others. Without
-    pairs in "val" the first of each stay. unknown: as of `maps.fit_plda`. Raises NotPossible as
+    first of a list that comes near the best mean AUC of the known people there and of the others. Who it is
+    is chosen where "val" shows enough known people, how unknown ones look where it shows enough of those;
+    else the first of each list stays. unknown: as of `maps.fit_plda`. Raises NotPossible as
     `maps.fit_linear` does.
     """
     plda = maps.fit_plda(embeddings, faces, unknown=unknown)
     centres, own = maps.cosines_with_own(second_embeddings, faces)
-    val = choosing.val(faces)
-    qualities = len(plda.model.shares)
+    identity, val, qualities = faces["identity"].to_numpy(), choosing.val(faces), len(plda.model.shares)
+    asked = [
+        question
+        for question, rows in choosing.parts(faces).items()
+        if len(np.unique(identity[val][rows])) >= PEOPLE  # of fewer, what chooses is chance
+    ]
+    neutral = _neutral(second_embeddings, faces, centres, own)
 
     def fused(choice: _Choice) -> PosteriorFusion:
         second = Second(
             centres=centres,
-            level=np.array(np.quantile(own, choice.level)),
+            level=np.array(np.quantile(own, choice.level) if choosing.SEEN in asked else neutral),
             weight=np.array(choice.weight),
             temper=np.array(choice.temper),
             share=np.array(choice.share),
@@ -102,25 +110,37 @@ def fit_fusion(
         return choosing.aucs(mapped, faces)["val_auc"]
 
     choice = _Choice(weight=(WEIGHTS[0],) * qualities)
-    if not choosing.parts(faces):
-        return fused(choice)
 
     def best(options: list[_Choice]) -> _Choice:
         merits = np.array([merit(option) for option in options])
         return options[int(np.argmax(merits >= merits.max() - NEAR))]
 
-    choice = best(
-        [replace(choice, temper=t, weight=(w,) * qualities) for t in TEMPERS for w in WEIGHTS if t or w]
-    )
-    for q in range(qualities if qualities > 1 else 0):
-        weights = (choice.weight[q], *WEIGHTS)
+    if choosing.SEEN in asked:
         choice = best(
-            [replace(choice, weight=(*choice.weight[:q], w, *choice.weight[q + 1 :])) for w in weights]
+            [replace(choice, temper=t, weight=(w,) * qualities) for t in TEMPERS for w in WEIGHTS if t or w]
         )
-    if unknown > 0:
-        choice = best([replace(choice, level=level) for level in LEVELS])
+        for q in range(qualities if qualities > 1 else 0):
+            weights = (choice.weight[q], *WEIGHTS)
+            choice = best(
+                [replace(choice, weight=(*choice.weight[:q], w, *choice.weight[q + 1 :])) for w in weights]
+            )
+        if unknown > 0:
+            choice = best([replace(choice, level=level) for level in LEVELS])
+    if choosing.UNSEEN in asked and unknown > 0:
         choice = best([replace(choice, share=share) for share in SHARES])
     return fused(choice)
+
+
+def _neutral(embeddings: np.ndarray, faces: pd.DataFrame, centres: np.ndarray, own: np.ndarray) -> float:
+    """A level that favours neither, where "val" has nobody who is known: cosines of "train" are too high.
+
+    The median of the best cosines of strangers in "val"; without any, half of the known people's own.
+    """
+    known = faces.loc[faces["split"] == "train", "identity"]
+    strangers = ((faces["split"] == "val") & ~faces["identity"].isin(known)).to_numpy()
+    if not strangers.any():
+        return float(np.median(own)) / 2
+    return float(np.median((unit_rows(embeddings[strangers]) @ centres.T).max(1)))
 
 
 def rebuild(kind: str, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -254,11 +254,11 @@ def fit_plda(
 def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = UNKNOWN) -> Posterior:
     """A posterior of the embeddings [N, D] of a network that was trained on the rows in "train".
 
-    Of `SCALES`, the one with the best AUC on "val" (the middle one, where "val" has no pairs). unknown: as of
-    `fit_plda`; where it is above 0, the cosine from which a photo rather shows somebody known than nobody is
-    such that a share of `LEVELS` of the known people's photos in "val" (else in "train") lies below it: the
-    share with the best mean of the AUC of the known people in "val" and of the others there; 0.05 where there
-    are no others. Raises NotPossible as `fit_linear` does.
+    Of `SCALES`, the one with the best AUC on "val" (the middle one, where "val" has no pairs of people in
+    training). unknown: as of `fit_plda`; where it is above 0, the cosine from which a photo rather shows
+    somebody known than nobody is such that a share of `LEVELS` of the known people's photos in "val" (else in
+    "train") lies below it: the share with the best mean of the AUC of the known people in "val" and of the
+    others there; 0.05 where there are no others. Raises NotPossible as `fit_linear` does.
     """
     centres, cosines = cosines_with_own(embeddings, faces)
     prior = _prior(len(centres), unknown)
@@ -266,7 +266,7 @@ def fit_posterior(embeddings: np.ndarray, faces: pd.DataFrame, unknown: float = 
     shares = LEVELS if unknown > 0 and len(parts) == 2 else (0.05,)
     tried = [
         Posterior(prior=prior, scale=np.array(s), level=np.quantile(cosines, q), centres=centres)
-        for s in (SCALES if parts else SCALES[len(SCALES) // 2 :][:1])
+        for s in (SCALES if choosing.SEEN in parts else SCALES[len(SCALES) // 2 :][:1])
         for q in shares
     ]
 

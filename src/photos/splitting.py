@@ -3,7 +3,7 @@
 - `test_unseen`: people who appear nowhere else.
 - `test_seen`: other photos of people in `train`.
 - `val`: people of its own, where there are enough, and other photos of people in `train`, where these have
-  enough: it chooses for both tests, so it asks both questions.
+  enough and are enough: it chooses for both tests, so it asks both questions.
 
 Photos that nearly repeat each other form a group, and no group is in two splits.
 """
@@ -20,6 +20,7 @@ from src.photos import grouping
 
 SPLITS = ("train", "val", "test_seen", "test_unseen")
 FEW_PEOPLE = 12  # below it, people are too precious in training to be spent on validation
+FEW_WITH_MANY = 5  # people in training with many photos; fewer could not tell much in val
 FEW_PHOTOS = 10  # of a person, different ones; below it, they are, where val has people of its own
 
 
@@ -74,6 +75,9 @@ def split(
     bundles["split"] = bundles["identity"].map(people["split"])
     own_val = bool((people["split"] == "val").any())
     dealt_shares = {"test_seen": seen_share, "val": val_share / 2 if own_val else val_share}
+    many = (people["split"] == "train") & (people["groups"] >= FEW_PHOTOS)
+    if own_val and many.sum() < FEW_WITH_MANY:
+        dealt_shares["val"] = 0
     _deal_photos(bundles, sizes, dealt_shares, FEW_PHOTOS if own_val else 0)
     if not set(bundles["split"]) & {"test_seen", "test_unseen"}:
         bundles["split"], people["split"] = "test_unseen", "test_unseen"

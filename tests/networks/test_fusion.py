@@ -5,7 +5,7 @@ import pytest
 from src.evaluation import verification
 from src.networks import fusion, maps
 
-PEOPLE, PHOTOS = 12, 60
+PEOPLE, PHOTOS = 16, 60
 
 
 def seen_by(rng: np.random.Generator, faces: pd.DataFrame, noise: dict[str, float]) -> np.ndarray:
@@ -18,10 +18,10 @@ def seen_by(rng: np.random.Generator, faces: pd.DataFrame, noise: dict[str, floa
 
 @pytest.fixture
 def faces():
-    """Eight people in training, two of val's own, two unseen; every second photo is bad."""
+    """Eight people in training, five of val's own, three unseen; every second photo is bad."""
     who = np.repeat(np.arange(PEOPLE), PHOTOS)
     split = np.tile(["train"] * 30 + ["val"] * 12 + ["test_seen"] * 18, PEOPLE)
-    split = np.where(who < 8, split, np.where(who < 10, "val", "test_unseen"))
+    split = np.where(who < 8, split, np.where(who < 13, "val", "test_unseen"))
     quality = np.where(np.arange(len(who)) % 2, "low", "high")
     table = pd.DataFrame({"identity": [f"person {i}" for i in who], "split": split, "quality": quality})
     return table.assign(who=who, sees=np.where(who < 8, quality, "others"))
@@ -80,6 +80,30 @@ def test_without_val_the_first_of_each_list_stays(faces):
     second = fusion.fit_fusion(one, one, unchosen).second
     assert second.temper == fusion.TEMPERS[0] and second.share == fusion.SHARES[0]
     assert (second.weight == fusion.WEIGHTS[0]).all()
+
+
+def test_who_it_is_is_not_chosen_on_people_whom_nobody_knows(faces):
+    """A second that is good for strangers alone must not decide who of the known people a photo shows."""
+    rng = np.random.default_rng(7)
+    one = seen_by(rng, faces, GOOD)
+    other = seen_by(rng, faces, {"high": 100.0, "low": 100.0, "others": 0.5})
+    trained = faces["identity"].isin(faces.loc[faces["split"] == "train", "identity"])
+    only_others = faces.assign(split=faces["split"].where(~((faces["split"] == "val") & trained), ""))
+    fitted = fusion.fit_fusion(one, other, only_others)
+    assert fitted.second.temper == fusion.TEMPERS[0] and (fitted.second.weight == fusion.WEIGHTS[0]).all()
+    assert fitted.second.share > 0
+    alone, fused = maps.apply(maps.fit_plda(one, faces), one), maps.apply(fitted, one, other)
+    assert auc(fused, faces, "test_seen") > auc(alone, faces, "test_seen") - 0.05
+    assert auc(fused, faces, "test_unseen") > auc(alone, faces, "test_unseen")
+
+
+def test_a_few_people_in_val_choose_nothing(faces):
+    rng = np.random.default_rng(8)
+    one, other = seen_by(rng, faces, WEAK), seen_by(rng, faces, GOOD)
+    few = (faces["split"] == "val") & ~faces["who"].isin([0, 1, 8, 9])
+    second = fusion.fit_fusion(one, other, faces.assign(split=faces["split"].where(~few, ""))).second
+    assert second.temper == fusion.TEMPERS[0] and (second.weight == fusion.WEIGHTS[0]).all()
+    assert second.share == fusion.SHARES[0]
 
 
 def test_tests_have_no_say(faces):
