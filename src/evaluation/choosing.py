@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from src.evaluation import verification
+from src.evaluation.operating_point import in_training
 
 SEEN, UNSEEN = "val_seen", "val_unseen"  # AUC of people in training, and of people of val's own
 
@@ -23,12 +24,10 @@ def parts(faces: pd.DataFrame) -> dict[str, np.ndarray]:
     faces: `identity`, `split`. Only questions that have genuine and impostor pairs; where neither does but
     all of val together, that stands for the second.
     """
-    identity = faces["identity"].to_numpy()
-    training = np.unique(identity[(faces["split"] == "train").to_numpy()])
-    identity = identity[val(faces)]
-    seen = np.isin(identity, training)
+    rows = val(faces)
+    identity, seen = faces["identity"].to_numpy()[rows], in_training(faces)[rows]
     kept = {
-        name: rows for name, rows in ((SEEN, seen), (UNSEEN, ~seen)) if verification.has_pairs(identity[rows])
+        name: part for name, part in ((SEEN, seen), (UNSEEN, ~seen)) if verification.has_pairs(identity[part])
     }
     return kept or ({UNSEEN: np.ones(len(seen), bool)} if verification.has_pairs(identity) else {})
 

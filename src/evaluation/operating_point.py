@@ -25,6 +25,11 @@ _WHOSE = {"test_seen": (SEEN, ALL), "test_unseen": (OWN, ALL), ACROSS: (EACH, AL
 # ---------------------------------------------------------------- val
 
 
+def in_training(faces: pd.DataFrame) -> np.ndarray:
+    """Whether each photo, of whatever split, is of somebody in training: bool [N]."""
+    return faces["identity"].isin(faces["identity"][faces["split"] == "train"]).to_numpy()
+
+
 def on_val(embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFrame) -> Results:
     """Counts of the pairs of "val" by whose they are, model and stratum.
 
@@ -32,8 +37,7 @@ def on_val(embeddings: Mapping[str, np.ndarray | NotPossible], faces: pd.DataFra
     ones against the others, and ALL. Those without pairs of both kinds are left out; where none has any, ALL
     has models without strata.
     """
-    val = (faces["split"] == "val").to_numpy()
-    known = faces["identity"].isin(faces["identity"][faces["split"] == "train"]).to_numpy()
+    val, known = (faces["split"] == "val").to_numpy(), in_training(faces)
     parts = {SEEN: val & known, OWN: val & ~known, ALL: val}
     if not (parts[SEEN].any() and parts[OWN].any()):
         del parts[ALL]

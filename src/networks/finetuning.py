@@ -166,25 +166,22 @@ class Learner:
         """Classes start at what is known of them: by the network, or else by its teacher."""
         size, targets = self.network.origin.embedding_size, data.targets
         if self.network.origin.knows_faces:
-            known, labels = (
-                torch.from_numpy(embedding.embed(data.crops[data.rows], self.network)),
-                data.labels,
-            )
-            if data.nobody is not None:
-                known = torch.cat([known, torch.from_numpy(_of_nobody(self.network, data.nobody))[None]])
-                labels = np.append(labels, self.people)
-            losses.imprint(self.loss, known, labels)
+            known = torch.from_numpy(embedding.embed(data.crops[data.rows], self.network))
         elif targets is not None:
             axes = torch.linalg.svd(targets[data.rows], full_matrices=False).Vh[:size].T
             axes = F.pad(axes, (0, size - axes.shape[1]))
             self.to_teacher.weight.data.copy_(axes)
-            known, labels = targets[data.rows] @ axes, data.labels
-            if data.nobody is not None:  # opposite to all that is known
-                known, labels = (
-                    torch.cat([known, -known.mean(0, keepdim=True)]),
-                    np.append(labels, self.people),
-                )
-            losses.imprint(self.loss, known, labels)
+            known = targets[data.rows] @ axes
+        else:
+            return
+        labels = data.labels
+        if data.nobody is not None:
+            if self.network.origin.knows_faces:
+                nobody = torch.from_numpy(_of_nobody(self.network, data.nobody))
+            else:
+                nobody = -known.mean(0)  # opposite to all that is known
+            known, labels = torch.cat([known, nobody[None]]), np.append(labels, self.people)
+        losses.imprint(self.loss, known, labels)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         backbone = {id(parameter) for parameter in self.network.backbone.parameters()}

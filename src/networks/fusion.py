@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from src.evaluation import choosing
 from src.evaluation.intervals import PEOPLE
+from src.evaluation.operating_point import in_training
 from src.networks import maps
 from src.networks.embedding import unit_rows
 from src.networks.maps import PLDA, UNKNOWN
@@ -50,7 +51,7 @@ class PosteriorFusion(nn.Module):
         return F.normalize(torch.cat([posterior, torch.sqrt(nobody) * torch.cat(looks, 1)], 1)).float()
 
 
-class Second(maps._Buffers):
+class Second(maps.Buffers):
     """What the second network says: cosines with the people's means, and how a photo looks to it."""
 
     centres: Tensor  # [K, E], unit rows
@@ -136,8 +137,7 @@ def _neutral(embeddings: np.ndarray, faces: pd.DataFrame, centres: np.ndarray, o
 
     The median of the best cosines of strangers in "val"; without any, half of the known people's own.
     """
-    known = faces.loc[faces["split"] == "train", "identity"]
-    strangers = ((faces["split"] == "val") & ~faces["identity"].isin(known)).to_numpy()
+    strangers = (faces["split"] == "val").to_numpy() & ~in_training(faces)
     if not strangers.any():
         return float(np.median(own)) / 2
     return float(np.median((unit_rows(embeddings[strangers]) @ centres.T).max(1)))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -24,10 +25,15 @@ class Nobody:
     crops: np.ndarray  # uint8 [M, H, W, 3] RGB
     kind: np.ndarray  # [M]; each kind is drawn as often
 
+    @cached_property
+    def of_kinds(self) -> list[np.ndarray]:
+        """Which of the crops are of each kind."""
+        return [np.flatnonzero(self.kind == kind) for kind in np.unique(self.kind)]
+
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """So many of the crops, int64 [count]."""
-        kinds = [np.flatnonzero(self.kind == kind) for kind in np.unique(self.kind)]
-        return np.array([rng.choice(kinds[kind]) for kind in rng.integers(len(kinds), size=count)])
+        drawn = rng.integers(len(self.of_kinds), size=count)
+        return np.array([rng.choice(self.of_kinds[kind]) for kind in drawn])
 
 
 @dataclass(frozen=True)

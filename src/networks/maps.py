@@ -29,7 +29,7 @@ SHARPNESS = 4.0  # length of the rows that a logistic regression sees: its penal
 _ROWS = 65_536  # embeddings mapped at a time
 
 
-class _Buffers(nn.Module):
+class Buffers(nn.Module):
     """A module made of tensors alone: what it is fitted to."""
 
     def __init__(self, **tensors: np.ndarray | Tensor) -> None:
@@ -38,7 +38,7 @@ class _Buffers(nn.Module):
             self.register_buffer(name, torch.as_tensor(values))
 
 
-class LinearMap(_Buffers):
+class LinearMap(Buffers):
     """Embeddings [B, D] to unit rows [B, E]: less `shift` [D], times `matrix` [D, E]."""
 
     shift: Tensor
@@ -80,7 +80,7 @@ class PLDA(nn.Module):
         return F.normalize(torch.cat([posterior, appearance], 1)).float()
 
 
-class TwoCovariance(_Buffers):
+class TwoCovariance(Buffers):
     """Log probabilities of the people in training [B, K], if it is one of them; and of nobody [B, 1]."""
 
     prior: Tensor  # [K + 1], log; the last is that nobody is shown
@@ -115,7 +115,7 @@ class TwoCovariance(_Buffers):
         return torch.stack(densities)
 
 
-class Posterior(_Buffers):
+class Posterior(Buffers):
     """Who of the people in training does a photo show, or nobody of them, by the network's own cosines?
 
     With cos_k the cosine with the unit mean `centres` [K, E] of person k, the probability of person k is
@@ -138,7 +138,7 @@ class Posterior(_Buffers):
         return F.normalize(torch.cat([share[:, :-1], share[:, -1:] * unit], 1)).float()
 
 
-class OpenSet(_Buffers):
+class OpenSet(Buffers):
     """Who of the people in training does a photo show, or nobody of them, told by photos of nobody of them?
 
     A logistic regression of the networks' unit embeddings side by side, with nobody as one more class: it has

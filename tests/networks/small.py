@@ -1,11 +1,16 @@
 """A network of the real kind with a light backbone, so that tests of training take no time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
 from src.demo import drawing, people
+from src.networks import finetuning
 from src.networks.network import FaceNetwork, Origin
 from src.packs.alignment import align
 
@@ -45,3 +50,18 @@ def generated(seeds: range, shots: int, start: int = 0) -> np.ndarray:
     ]
     owners = [people.person(seed) for seed in seeds for _ in range(shots)]
     return np.stack([align(*drawing.draw(who, view, 160)) for who, view in zip(owners, views, strict=True)])
+
+
+@contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch, epochs: int = 1) -> Iterator[None]:
+    """What is trained within is interrupted, as by Ctrl-C, when the state after so many epochs is kept."""
+    keep = finetuning.Learner.keep
+
+    def stopping(self, file, history):
+        keep(self, file, history)
+        if len(history) == epochs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetuning.Learner, "keep", stopping)
+        yield

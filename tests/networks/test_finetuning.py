@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from src.networks import embedding, finetuning, loading, losses, network, stepping, weights
 from src.networks.network import FaceNetwork
 from tests import fake_gpu
-from tests.networks.small import ORIGIN, four_people, small_network
+from tests.networks.small import ORIGIN, four_people, interrupted, small_network
 
 QUICK = finetuning.Settings(epochs=3, batch_size=8, per_identity=2, seed=3, warmup=0.0)
 
@@ -95,17 +95,8 @@ def test_an_interrupted_training_comes_to_the_same_result(train, tmp_path, monke
     monkeypatch.setattr(finetuning, "PAUSE", 0.0)
     teacher = np.random.default_rng(1).normal(size=(32, 5)).astype(np.float32)
     at_once = train(teacher=teacher, workspace=tmp_path / "at once")
-    keep = finetuning.Learner.keep
-
-    def interrupted(self, file, history):
-        keep(self, file, history)
-        if len(history) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(finetuning.Learner, "keep", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(monkeypatch, epochs=2):
         train(teacher=teacher, workspace=tmp_path / "in parts")
-    monkeypatch.setattr(finetuning.Learner, "keep", keep)
     in_parts = train(teacher=teacher, workspace=tmp_path / "in parts")
     first, second = ((folder / network.WEIGHTS_FILE).read_bytes() for folder in (at_once, in_parts))
     assert first == second
@@ -454,16 +445,8 @@ def test_photos_of_nobody_resume_too_and_packs_are_not_turned_from_them(photos, 
     monkeypatch.setattr(finetuning, "PAUSE", 0.0)
     seen = others(photos)
     at_once = train(with_norm(), nobody=seen, workspace=tmp_path / "at once")
-    keep = finetuning.Learner.keep
-
-    def interrupted(self, file, history):
-        keep(self, file, history)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(finetuning.Learner, "keep", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(monkeypatch):
         train(with_norm(), nobody=seen, workspace=tmp_path / "in parts")
-    monkeypatch.setattr(finetuning.Learner, "keep", keep)
     in_parts = train(with_norm(), nobody=seen, workspace=tmp_path / "in parts")
     first, second = ((folder / network.WEIGHTS_FILE).read_bytes() for folder in (at_once, in_parts))
     assert first == second

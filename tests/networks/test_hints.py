@@ -8,7 +8,7 @@ from torch import nn
 from src.demo import mode
 from src.networks import embedding, finetuning, hints, loading, network, weights
 from src.networks.network import FaceNetwork
-from tests.networks.small import ORIGIN, four_people, small_network
+from tests.networks.small import ORIGIN, four_people, interrupted, small_network
 
 
 class Blurred(nn.Module):
@@ -142,16 +142,8 @@ def test_an_interrupted_training_with_hints_comes_to_the_same_result(train, monk
     monkeypatch.setattr(finetuning, "PAUSE", 0.0)
     settings = replace(QUICK, epochs=2)
     at_once = train(settings, "at once")
-    keep = finetuning.Learner.keep
-
-    def interrupted(self, file, history):
-        keep(self, file, history)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(finetuning.Learner, "keep", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(monkeypatch):
         train(settings, "in parts")
-    monkeypatch.setattr(finetuning.Learner, "keep", keep)
     in_parts = train(settings, "in parts")
     first, second = (weights.read(folder / network.WEIGHTS_FILE) for folder in (at_once, in_parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
